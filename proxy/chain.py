@@ -1,0 +1,399 @@
+"""Drives the policy streams of one exchange (or attachment), in order. Pure: no socket, clock, task or lock.
+
+Rule of this file: what the chain does is decided here and nowhere else; its entry points never raise and are never
+re-entered. Each takes `now` and returns the events that leave the chain. A stream's end travels through the links like
+the events before it, as a `Mark`: a link that is paused queues both, in order. When the mark has left the last link,
+`ended` is set and nothing comes any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from .errors import COMPLETE, Outcome, OutcomeKind, PolicyError, Problem
+from .framing import Event
+from .messages import Reply, ResponseHead
+from .policy import Ending, Events, Pause, PolicyStream, Sees, Stage, Stop, Verdict
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+
+
+class Mark:
+    """The end of a stream on its way through the chain: clean, or cut with the `ending` that the client is to see."""
+
+    __slots__ = ("drops", "ending", "outcome", "problem")
+
+    def __init__(self, outcome: Outcome, ending: Ending | None, problem: Problem | None = None) -> None:
+        self.outcome = outcome
+        self.ending = ending
+        self.problem = problem
+        # EOF and resets queue behind a pause; who has no time left does not wait for it.
+        self.drops = outcome.kind in (OutcomeKind.TIMEOUT, OutcomeKind.SHUTDOWN, OutcomeKind.CLIENT_GONE)
+
+    @classmethod
+    def cut(cls, details: str, source: str = "", *, ending: Ending = Ending.ERROR, message: str | None = None) -> Mark:
+        """Any end that is not clean; `details` as in `errors.FAULTS`, or a policy's own reason."""
+        return cls(Outcome.of(details, source), ending, Problem.of(details, message))
+
+    @property
+    def clean(self) -> bool:
+        return self.ending is None
+
+
+CLEAN_END = Mark(COMPLETE, None)
+
+
+class _Hold:
+    """What waits at a paused link: the events it did not pass and all that reached it since, then maybe the end."""
+
+    __slots__ = ("events", "mark", "resume_at")
+
+    def __init__(self, events: Events, mark: Mark | None, resume_at: float) -> None:
+        self.events = events
+        self.mark = mark
+        self.resume_at = resume_at
+
+
+def _overridden(stream: PolicyStream, hook: str) -> Any:
+    """The bound hook, or None where the policy left the contract's own, so that it costs nothing."""
+    bound = getattr(stream, hook)
+    return None if getattr(bound, "__func__", None) is getattr(PolicyStream, hook) else bound
+
+
+class Link:
+    """One policy stream's place in a chain. `bypass`: an error takes the link out instead of ending the stream."""
+
+    __slots__ = (
+        "bypass", "hold", "name", "on_activity", "on_cut", "on_end", "on_events", "on_reading", "on_timer", "stage", "stream",
+    )  # fmt: skip
+
+    def __init__(self, name: str, stage: Stage, sees: Sees, stream: PolicyStream, *, bypass: bool = False) -> None:
+        self.name = name
+        self.stage = stage
+        self.stream = stream
+        self.bypass = bypass
+        self.hold: _Hold | None = None
+        self.on_timer = _overridden(stream, "on_timer")
+        self.on_end = _overridden(stream, "on_end")
+        self.on_cut = _overridden(stream, "on_cut")
+        self.on_events = _overridden(stream, "on_events") if sees >= Sees.EVENTS else None
+        self.on_activity = _overridden(stream, "on_activity") if sees >= Sees.ACTIVITY else None
+        self.on_reading = _overridden(stream, "on_reading") if sees >= Sees.ACTIVITY else None
+
+    def take_out(self) -> None:
+        """Silence the link for the rest of the stream; only `close` still reaches it."""
+        self.on_timer = self.on_events = self.on_activity = self.on_reading = self.on_end = self.on_cut = None
+        self.stream.wake_at = None
+
+
+class Chain:
+    """The links in file order. `hold_limit` bounds the bytes that may queue behind one paused link."""
+
+    def __init__(self, links: Sequence[Link], hold_limit: int) -> None:
+        self.links = list(links)
+        self.ended: Mark | None = None
+        self.errors: list[tuple[str, Exception]] = []  # (policy, what it raised), for the host to log without content
+        self._hold_limit = hold_limit
+        self._first = 0  # the links before it are done: the end has passed them, or a later one stopped
+        self._ending = False  # a mark has entered: nothing more is fed
+        self._held = 0
+        self._closed = False
+        self._bind()
+
+    def _bind(self) -> None:
+        self._event_hooks = [(i, link.on_events) for i, link in enumerate(self.links) if link.on_events]
+        self._activity_hooks = [(i, link.on_activity) for i, link in enumerate(self.links) if link.on_activity]
+        self._timed = [(i, link) for i, link in enumerate(self.links) if link.on_timer]
+
+    # What the relay asks
+
+    @property
+    def paused(self) -> bool:
+        """Some policy asked for a pause: stop reading from the upstream."""
+        return self._held > 0
+
+    @property
+    def has_activity_hooks(self) -> bool:
+        return bool(self._activity_hooks)
+
+    def next_wake(self) -> float | None:
+        """When `timer` has to be called next, monotonic seconds."""
+        soonest = math.inf
+        for i, link in self._timed:
+            wake_at = link.stream.wake_at
+            if wake_at is not None and wake_at < soonest and i >= self._first:
+                soonest = wake_at
+        if self._held:
+            soonest = min(soonest, min(link.hold.resume_at for link in self.links if link.hold is not None))
+        return None if soonest == math.inf or self.ended is not None else soonest
+
+    # Entry points, in the order of an exchange's life
+
+    def start(self, now: float) -> Events:
+        """After admission."""
+        return self._tell("on_start", now)
+
+    def response(self, head: ResponseHead) -> tuple[str, Reply] | None:
+        """The head goes down the chain; (policy, reply) where a policy answers in its stead, or failed."""
+        for link in self.links[self._first :]:
+            try:
+                reply = link.stream.on_response(head)
+                if reply is not None and not isinstance(reply, Reply):
+                    raise PolicyError(f"on_response returned {type(reply).__name__}")
+            except Exception as exc:
+                if self._bypassed(link, exc):
+                    continue
+                reply = Reply(details="policy_error")
+            if reply is not None and not head.local:
+                return link.name, reply
+        return None
+
+    def activity(self, now: float) -> Events:
+        """Bytes of the body arrived."""
+        for i, hook in self._activity_hooks:
+            if i >= self._first:
+                try:
+                    hook(now)
+                except Exception as exc:
+                    return self._failed(i, exc, [], now)
+        return []
+
+    def reading(self, reading: bool, now: float) -> Events:
+        """The relay stopped or resumed reading from the upstream."""
+        for i, link in enumerate(self.links):
+            if link.on_reading and i >= self._first:
+                try:
+                    link.on_reading(reading, now)
+                except Exception as exc:
+                    return self._failed(i, exc, [], now)
+        return []
+
+    def feed(self, events: Events, now: float) -> Events:
+        """One batch from the upstream. The hot path."""
+        if self._ending:
+            return []
+        if self._held:
+            return self._pass(self._first, events, None, now)
+        for i, hook in self._event_hooks:
+            try:
+                verdict = hook(events, now)
+            except Exception as exc:
+                return self._failed(i, exc, events, now)
+            if type(verdict) is not list:
+                return self._judge(i, verdict, None, now)
+            if not verdict:
+                return verdict
+            events = verdict
+        return events
+
+    def finish(self, mark: Mark, now: float) -> Events:
+        """The stream's end enters. A second end is ignored, unless it cannot wait for what the first queues behind."""
+        if self.ended is not None or (self._ending and not mark.drops):
+            return []
+        self._ending = True
+        return self._pass(self._first, [], mark, now)
+
+    def timer(self, now: float) -> Events:
+        """`next_wake` has come."""
+        out: Events = []
+        for i, link in enumerate(self.links):
+            if i >= self._first and link.hold is not None and link.hold.resume_at <= now:
+                out += self._resume(i, now)
+            wake_at = link.stream.wake_at
+            if i >= self._first and link.on_timer is not None and wake_at is not None and wake_at <= now:
+                out += self._fire(i, now)
+        return out
+
+    def poke(self, stream: PolicyStream, now: float) -> Events:
+        """Work that `stream` spawned is done: call its `on_timer`, then offer it again what it paused on."""
+        out: Events = []
+        for i, link in enumerate(self.links):
+            if link.stream is stream and i >= self._first:
+                if link.on_timer is not None:
+                    out += self._fire(i, now)
+                if link.hold is not None and i >= self._first:
+                    out += self._resume(i, now)
+        return out
+
+    def deliver_ending(self, events: Events, now: float) -> Events:
+        """The dialect's ending passes RECORD and later links only, whatever they would rather do with it."""
+        for link in self.links:
+            if link.stage < Stage.RECORD or link.on_events is None or not events:
+                continue
+            try:
+                verdict: Verdict = link.on_events(events, now)
+            except Exception as exc:
+                self.errors.append((link.name, exc))
+                return []
+            if isinstance(verdict, Pause):
+                verdict = verdict.passed + verdict.rest
+            events = verdict.events if isinstance(verdict, Stop) else verdict
+        return events
+
+    def close(self, outcome: Outcome) -> None:
+        """Exactly once to every stream that was made, whatever happened. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for link in self.links:
+            link.hold = None
+            try:
+                link.stream.close(outcome)
+            except Exception as exc:
+                self.errors.append((link.name, exc))
+
+    def facts(self) -> dict[str, Mapping[str, int | str]]:
+        """After `close`: what each policy has to say, by its name; policies with nothing to say are left out."""
+        said: dict[str, Mapping[str, int | str]] = {}
+        for link in self.links:
+            try:
+                facts = link.stream.facts()
+            except Exception as exc:
+                self.errors.append((link.name, exc))
+                continue
+            if facts:
+                said[link.name] = facts
+        return said
+
+    # The one way through the links
+
+    def _pass(self, i: int, events: Events, mark: Mark | None, now: float) -> Events:
+        """Take `events` (maybe none) and then `mark` (maybe none) from link `i` on; return what leaves the chain."""
+        while i < len(self.links):
+            link = self.links[i]
+            if link.hold is not None:
+                if mark is None or not mark.drops:
+                    return self._queue(i, events, mark, now)
+                self._release(link)
+            if events and link.on_events is not None:
+                try:
+                    verdict = link.on_events(events, now)
+                except Exception as exc:
+                    if not self._bypassed(link, exc):
+                        return self._stop(i, Mark.cut("policy_error", link.name), [], now)
+                    verdict = events
+                if type(verdict) is not list:
+                    return self._judge(i, verdict, mark, now)
+                events = verdict
+            if mark is not None:
+                released, mark = self._released(i, mark, now)
+                events = events + released
+            elif not events:
+                return events
+            i += 1
+        if mark is not None:
+            self.ended = mark
+        return events
+
+    def _released(self, i: int, mark: Mark, now: float) -> tuple[Events, Mark]:
+        """The end reaches link `i`: what it gives, and the end as it goes on. A link that fails here gives nothing, and
+        what was a clean end is none any more."""
+        link = self.links[i]
+        self._first = i + 1
+        hook = link.on_end if mark.clean else link.on_cut
+        if hook is None:
+            return [], mark
+        try:
+            return hook(now), mark
+        except Exception as exc:
+            if self._bypassed(link, exc) or not mark.clean:
+                return [], mark
+            return [], Mark.cut("policy_error", link.name)
+
+    def _judge(self, i: int, verdict: object, mark: Mark | None, now: float) -> Events:
+        """A verdict of link `i` that is not simply a list of events."""
+        link = self.links[i]
+        if isinstance(verdict, Stop):
+            cut = Mark.cut(verdict.reason, link.name, ending=verdict.ending, message=verdict.message)
+            return self._stop(i, cut, list(verdict.events), now)
+        if isinstance(verdict, Pause) and verdict.seconds >= 0:
+            if mark is not None and mark.drops:
+                return self._after(i, list(verdict.passed), mark, now)
+            if verdict.rest or mark is not None:
+                link.hold = _Hold(list(verdict.rest), mark, now + verdict.seconds)
+                self._held += 1
+                if self._size(link.hold) > self._hold_limit:
+                    return self._overflow(i, now)
+            return self._pass(i + 1, list(verdict.passed), None, now) if verdict.passed else []
+        if isinstance(verdict, list):
+            return self._after(i, verdict, mark, now)
+        return self._failed(i, PolicyError(f"a verdict cannot be {type(verdict).__name__}"), [], now)
+
+    def _after(self, i: int, events: Events, mark: Mark | None, now: float) -> Events:
+        """Go on behind link `i`, which has seen `events` but, if there is one, not yet the mark."""
+        if mark is not None:
+            released, mark = self._released(i, mark, now)
+            events = events + released
+        return self._pass(i + 1, events, mark, now) if events or mark is not None else events
+
+    def _stop(self, i: int, mark: Mark, events: Events, now: float) -> Events:
+        """Link `i` ends the stream: it and the earlier ones fall silent, the later ones get its events and the cut."""
+        self._ending = True
+        self._first = i + 1
+        for link in self.links[: i + 1]:
+            self._release(link)
+        return self._pass(i + 1, events, mark, now)
+
+    def _failed(self, i: int, exc: Exception, events: Events, now: float) -> Events:
+        """A hook of link `i` raised. Fail closed, or go on without the link where that was configured."""
+        if self._bypassed(self.links[i], exc):
+            return self._pass(i + 1, events, None, now) if events else []
+        return self._stop(i, Mark.cut("policy_error", self.links[i].name), [], now)
+
+    def _bypassed(self, link: Link, exc: Exception) -> bool:
+        self.errors.append((link.name, exc))
+        if link.bypass:
+            link.take_out()
+            self._bind()
+        return link.bypass
+
+    def _tell(self, hook: str, now: float) -> Events:
+        for i, link in enumerate(self.links):
+            try:
+                getattr(link.stream, hook)(now)
+            except Exception as exc:
+                if not self._bypassed(link, exc):
+                    return self._stop(i, Mark.cut("policy_error", link.name), [], now)
+        return []
+
+    def _fire(self, i: int, now: float) -> Events:
+        link = self.links[i]
+        link.stream.wake_at = None
+        try:
+            verdict = link.on_timer(now)
+        except Exception as exc:
+            return self._failed(i, exc, [], now)
+        if type(verdict) is list:
+            return self._pass(i + 1, verdict, None, now) if verdict else verdict
+        if isinstance(verdict, Stop):
+            return self._judge(i, verdict, None, now)
+        return self._failed(i, PolicyError(f"on_timer cannot return {type(verdict).__name__}"), [], now)
+
+    # Pauses
+
+    @staticmethod
+    def _size(hold: _Hold) -> int:
+        return sum(len(event.raw) for event in hold.events)
+
+    def _queue(self, i: int, events: Events, mark: Mark | None, now: float) -> Events:
+        hold = self.links[i].hold
+        assert hold is not None
+        hold.events += events
+        hold.mark = hold.mark or mark
+        return self._overflow(i, now) if self._size(hold) > self._hold_limit else []
+
+    def _overflow(self, i: int, now: float) -> Events:
+        return self._stop(i, Mark.cut("pause_overflow", self.links[i].name), [], now)
+
+    def _release(self, link: Link) -> _Hold | None:
+        hold, link.hold = link.hold, None
+        if hold is not None:
+            self._held -= 1
+        return hold
+
+    def _resume(self, i: int, now: float) -> Events:
+        hold = self._release(self.links[i])
+        assert hold is not None
+        return self._pass(i, hold.events, hold.mark, now)

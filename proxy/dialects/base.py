@@ -1,0 +1,178 @@
+"""What a dialect is: one provider's wire format, as data and pure functions.
+
+A `Dialect` is stateless and shared. It reads requests (`read_call`), words local replies (`error_body`) and opens one
+`DialectStream` per exchange, which is fixed before any policy sees an event. The stream makes `Event`s out of frames,
+sees what was *delivered*, and from that makes the ending of a stream that the proxy ends itself.
+
+Channels keep texts apart that must never mix: `Channel(choice, kind, index)`. An event `ends` channels; None in a
+channel's field there means "every": `EVERY_CHANNEL` ends them all.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import Problem
+
+if TYPE_CHECKING:
+    from ..framing import Event, Framer, Framing
+    from ..messages import Request, ResponseHead
+    from ..policy import Ending
+
+
+class Kind(enum.Enum):
+    """What a text is to the client."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+    TOOL_ARGUMENTS = "tool-arguments"
+
+    __hash__ = object.__hash__  # the enum's own runs in Python, and policies key their state by channel
+
+
+class Channel(NamedTuple):
+    """`choice` is the answer's index (n > 1), `index` the position of a part or tool call within it.
+
+    For JSON of unknown shape `index` is the JSON pointer (RFC 6901) of the string.
+
+    A `repeated` text says again what other events add piece by piece (the Responses API's `*.done` events). It is whole
+    in its event and ends with it: whoever changes texts changes it too, on its own; whoever counts them skips it."""
+
+    choice: int | None
+    kind: Kind | None
+    index: int | str | None
+    repeated: bool = False
+
+    def covers(self, other: Channel) -> bool:
+        """Whether `other` is one of the channels that this (possibly "every") channel names."""
+        return (
+            (self.choice is None or self.choice == other.choice)
+            and (self.kind is None or self.kind is other.kind)
+            and (self.index is None or self.index == other.index)
+        )
+
+
+EVERY_CHANNEL = Channel(None, None, None)
+
+Delta = tuple[Channel, str]
+
+
+class Usage(NamedTuple):
+    """Token counts as the upstream stated them, unchecked. None: not stated."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Parsed:
+    """What a dialect reads in one event. `deltas` has no empty texts. `choices` are the answers that the event speaks of,
+    also where it adds no text to them. `known` is False for a shape that the dialect does not know: a policy that has
+    to see the text then fails closed."""
+
+    __slots__ = ("choices", "deltas", "ends", "known", "usage")
+
+    def __init__(
+        self,
+        deltas: Sequence[Delta] = (),
+        ends: Sequence[Channel] = (),
+        usage: Usage | None = None,
+        choices: Sequence[int] = (),
+        known: bool = True,
+    ) -> None:
+        self.deltas = deltas
+        self.ends = ends
+        self.usage = usage
+        self.choices = choices
+        self.known = known
+
+
+class Call:
+    """What a request asks of the model. Neutral defaults where it does not say or is no model call."""
+
+    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "wants_usage")
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        stream: bool = False,
+        choices: int = 1,
+        max_output_tokens: int | None = None,
+        wants_usage: bool = False,
+        texts: Sequence[str] = (),
+        document: Any = None,
+    ) -> None:
+        self.model = model
+        self.stream = stream
+        self.choices = choices
+        self.max_output_tokens = max_output_tokens
+        self.wants_usage = wants_usage
+        self.texts = texts
+        self.document = document
+
+
+class DialectStream(Protocol):
+    """One exchange's reply in one dialect. Created with the reply's head, before its first event."""
+
+    framing: Framing
+    """SSE, NDJSON, JSON (one event: the whole body) or OPAQUE (each read is an event)."""
+
+    def framer(self, max_event_bytes: int) -> Framer:
+        """A fresh framer for the reply's body."""
+
+    def event(self, raw: bytes) -> Event:
+        """The event with these bytes: one complete frame, its terminator included."""
+
+    def parse(self, raw: bytes) -> Parsed:
+        """Read an event. Never raises: what is not understood is `Parsed(known=False)`."""
+
+    def document(self, raw: bytes) -> Any:
+        """The JSON document that an event carries, None where it carries none. Decoded anew at each call."""
+
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        """`event` with its texts replaced: `deltas` has one entry per entry of `event.deltas`, in that order.
+
+        None where nothing is left worth sending: every text is empty and the event carries nothing else."""
+
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        """A new event that adds `text` to `channel`, one of `event`'s, and repeats nothing that `event` said once.
+
+        What was held back of an event that went out without it (a tool call's first, with its id and name) follows in
+        such an event: clients join what they get, so that a name said twice would be doubled. Raises ValueError where
+        `event` has no such channel or is a whole body."""
+
+    def comment(self) -> Event | None:
+        """An event that clients of this dialect ignore (a heartbeat), or None where there is no such thing. To be
+        delivered between the events that were delivered already and the next one."""
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        """Told of every batch that went downstream, in order: identifiers, open choices, terminals."""
+
+    finished: bool
+    """The reply's own terminal was delivered: nothing may follow."""
+
+    def ending(self, ending: Ending, problem: Problem) -> list[Event]:
+        """The last events of a stream that the proxy ends itself; empty once `finished`, and where the framing has no
+        words for an end (OPAQUE): then only a connection cut off can tell the client."""
+
+
+class Dialect(Protocol):
+    """One provider's wire format."""
+
+    name: str
+
+    def matches(self, path: str) -> bool:
+        """Whether requests to this normalised path speak the dialect (`dialect = "auto"` asks in order)."""
+
+    def read_call(self, request: Request) -> Call:
+        """Read `request.body`. Never raises."""
+
+    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+        """Content type and body of a local reply, worded so that this API's SDK raises its own error class and finds
+        `problem.details` in it."""
+
+    def open(self, head: ResponseHead, call: Call) -> DialectStream:
+        """The stream for a reply with this head. The content type decides the framing."""

@@ -1,0 +1,252 @@
+"""Bytes to events and back, for SSE, NDJSON, whole JSON and opaque bodies; bounded, sans-IO.
+
+A framer cuts the body of a reply into frames without losing or changing a byte: the frames joined, plus what `finish`
+returns, are the bytes that were fed. What a frame *means* is the dialect's (`dialects/`). An `Event` is one frame with its
+meaning read lazily, at most once.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import UpstreamGarbage
+
+if TYPE_CHECKING:
+    from .dialects.base import Channel, Delta, DialectStream, Parsed, Usage
+
+
+class Framing(enum.Enum):
+    """How a body is divided into events."""
+
+    SSE = "sse"  # text/event-stream (WHATWG HTML §9.2)
+    NDJSON = "ndjson"  # one JSON document a line
+    JSON = "json"  # the whole body is one event
+    OPAQUE = "opaque"  # each read is an event
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the reply is delivered in events, so that it may be flushed, injected into and ended in words."""
+        return self in (Framing.SSE, Framing.NDJSON)
+
+
+class Event:
+    """One complete SSE event (a comment and `[DONE]` too), NDJSON line or whole body.
+
+    `raw` are its bytes, terminator included, re-emitted untouched unless a policy replaced the event.
+    """
+
+    __slots__ = ("_parsed", "_stream", "raw")
+
+    def __init__(self, raw: bytes, stream: DialectStream, parsed: Parsed | None = None) -> None:
+        self.raw = raw
+        self._stream = stream
+        self._parsed = parsed
+
+    def __repr__(self) -> str:  # content never reaches a log, not even by a traceback
+        return f"<Event of {len(self.raw)} bytes>"
+
+    @property
+    def parsed(self) -> Parsed:
+        """What the dialect reads in the event; read at the first call only."""
+        found = self._parsed
+        if found is None:
+            found = self._parsed = self._stream.parse(self.raw)
+        return found
+
+    @property
+    def is_parsed(self) -> bool:
+        """Whether somebody asked before, so that asking is free."""
+        return self._parsed is not None
+
+    @property
+    def deltas(self) -> Sequence[Delta]:
+        """The texts it adds: (channel, text) pairs in wire order."""
+        return self.parsed.deltas
+
+    @property
+    def ends(self) -> Sequence[Channel]:
+        """The channels that end with it; may contain "every" fields."""
+        return self.parsed.ends
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.parsed.usage
+
+    @property
+    def document(self) -> Any:
+        """The JSON document it carries, None where it carries none; decoded anew at each call."""
+        return self._stream.document(self.raw)
+
+    @property
+    def known(self) -> bool:
+        """False for a shape that the dialect cannot read texts in."""
+        return self.parsed.known
+
+    def with_deltas(self, deltas: Sequence[Delta]) -> Event | None:
+        """This event with other texts: one entry for each of `self.deltas`, same channels, same order.
+
+        None where it would carry nothing any more and is to be withheld. Raises ValueError if the channels differ.
+        """
+        if [channel for channel, _ in deltas] != [channel for channel, _ in self.deltas]:
+            raise ValueError("with_deltas needs one text for each channel of the event, in its order")
+        return self._stream.rewrite(self, deltas)
+
+    def continuation(self, channel: Channel, text: str) -> Event:
+        """A new event that adds `text` to `channel`, one of this event's, and repeats nothing that this one said once.
+
+        Raises ValueError where the event has no such channel or is a whole body.
+        """
+        return self._stream.continuation(self, channel, text)
+
+
+class Framer(Protocol):
+    """Cuts a body into frames. `pending` is the number of bytes of the frame that is not complete yet."""
+
+    pending: int
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes. Raises `UpstreamGarbage` (event_too_large) over the limit."""
+
+    def finish(self) -> bytes:
+        """At the end of the body: the bytes of the frame that was not completed, b"" where there is none."""
+
+
+def _too_large(limit: int) -> UpstreamGarbage:
+    return UpstreamGarbage(f"an event is over the limit of {limit} bytes", "event_too_large")
+
+
+class _Delimited:
+    """Frames that end with a delimiter; `_END` matches through the end of one frame.
+
+    A search never starts over: what was looked at stays looked at, but for the few bytes that could begin a delimiter.
+    """
+
+    _END: re.Pattern[bytes]
+    _OVERLAP: int
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = b""
+        self._parts: list[bytes] = []  # of a frame that came in many reads, joined once it is whole
+        self._parts_bytes = 0
+        self.pending = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        buffer = self._buffer + data
+        frames: list[bytes] = []
+        start = 0
+        for match in self._END.finditer(buffer):
+            end = match.end()
+            frame = buffer[start:end]
+            if self._parts:
+                self._parts.append(frame)
+                frame = b"".join(self._parts)
+                self._parts.clear()
+                self._parts_bytes = 0
+            if len(frame) > self._limit:
+                raise _too_large(self._limit)
+            frames.append(frame)
+            start = end
+        rest = buffer[start:] if start else buffer
+        if len(rest) > self._OVERLAP:
+            self._parts.append(rest[: -self._OVERLAP])
+            self._parts_bytes += len(rest) - self._OVERLAP
+            rest = rest[-self._OVERLAP :]
+        self._buffer = rest
+        self.pending = self._parts_bytes + len(rest)
+        if self.pending > self._limit:
+            raise _too_large(self._limit)
+        return frames
+
+    def finish(self) -> bytes:
+        rest = b"".join((*self._parts, self._buffer))
+        self._parts.clear()
+        self._buffer = b""
+        self._parts_bytes = self.pending = 0
+        return rest
+
+
+class SSEFramer(_Delimited):
+    """An event ends with a blank line; lines end with CRLF, LF or CR, in any mixture (WHATWG HTML §9.2.6).
+
+    Where the cut between two reads falls must not matter, so a CR that may be half of a CRLF waits for the next byte;
+    only after CR CR (a server that ends lines with CR alone) the event goes at once, and an LF that still follows belongs
+    to the next one, where it is an empty line.
+    """
+
+    _END = re.compile(rb"\n\n|\n\r\n|\n\r(?=[^\n])|\r\r")
+    _OVERLAP = 3
+
+    def feed(self, data: bytes) -> list[bytes]:
+        # Nearly every read of nearly every server: whole events, LF line ends.
+        if (
+            not self.pending
+            and data.endswith(b"\n\n")
+            and not data.endswith(b"\n\n\n")
+            and b"\r" not in data
+            and len(data) <= self._limit
+        ):
+            if data.find(b"\n\n") == len(data) - 2:
+                return [data]
+            return [part + b"\n\n" for part in data[:-2].split(b"\n\n")]
+        return super().feed(data)
+
+
+class NDJSONFramer(_Delimited):
+    """An event is a line, its LF included."""
+
+    _END = re.compile(rb"\n")
+    _OVERLAP = 1  # nothing can begin a one-byte delimiter; one byte keeps the slice above simple
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if not self.pending and data.endswith(b"\n") and len(data) <= self._limit:
+            return data.splitlines(keepends=True) if b"\r" not in data else super().feed(data)
+        return super().feed(data)
+
+
+class WholeFramer:
+    """The body is one event, complete at its end."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self.pending = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self.pending += len(data)
+        if self.pending > self._limit:
+            raise _too_large(self._limit)
+        self._parts.append(data)
+        return []
+
+    def finish(self) -> bytes:
+        whole = b"".join(self._parts)
+        self._parts.clear()
+        self.pending = 0
+        return whole
+
+
+class OpaqueFramer:
+    """Each read is an event."""
+
+    pending = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        return [data] if data else []
+
+    def finish(self) -> bytes:
+        return b""
+
+
+def framer_for(framing: Framing, limit: int) -> Framer:
+    """A fresh framer; `limit` in bytes of one event."""
+    if framing is Framing.SSE:
+        return SSEFramer(limit)
+    if framing is Framing.NDJSON:
+        return NDJSONFramer(limit)
+    if framing is Framing.JSON:
+        return WholeFramer(limit)
+    return OpaqueFramer()

@@ -1,0 +1,162 @@
+"""Requests, response heads and local replies: plain data between the host, the policies and the upstream side.
+
+Knows no HTTP framework. Header fields are `multidict.CIMultiDict`: names compare without case, order and repetition are
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from multidict import CIMultiDict
+
+from .errors import Problem
+
+if TYPE_CHECKING:
+    from .dialects.base import Call, Dialect, DialectStream
+
+Headers = CIMultiDict[str]
+
+# RFC 9110 §7.6.1 and the fields that were hop-by-hop before it; `Connection` can name more.
+HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-authentication-info",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+# What says something about the exact bytes of a body, and is wrong once a policy changed one of them.
+BYTE_EXACT = ("Content-Length", "ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Accept-Ranges")
+
+
+def tokens(values: Iterable[str]) -> list[str]:
+    """The lower-cased elements of comma-separated fields, such as all the `Connection` fields of one message."""
+    return [part for value in values for item in value.split(",") if (part := item.strip().lower())]
+
+
+def end_to_end(headers: Mapping[str, str] | CIMultiDict[str]) -> Headers:
+    """A copy without the fields that end at this hop (RFC 9110 §7.6.1)."""
+    kept = CIMultiDict(headers)
+    named = tokens(kept.getall("Connection", ())) if "Connection" in kept else ()
+    for name in [key for key in kept if (low := key.lower()) in HOP_BY_HOP or low in named]:
+        kept.popall(name, None)
+    return kept
+
+
+class Request:
+    """One request, as admitted policies see and edit it; later policies and the upstream see the edits.
+
+    `path` is normalised and still percent-encoded, `query` the raw text after "?" (both as they will be sent upstream,
+    below the route's `rewrite`). `body` is the whole decoded body where a policy of the route asked for it
+    (`needs_body`), else None and the body is streamed from `chunks`.
+    """
+
+    __slots__ = (
+        "_call", "body", "chunks", "client", "dialect", "headers", "host", "id", "method", "path", "query", "route", "scheme",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        method: str,
+        path: str,
+        headers: Headers,
+        dialect: Dialect,
+        query: str = "",
+        scheme: str = "http",
+        host: str = "",
+        client: str = "",
+        route: str = "",
+        body: bytes | None = None,
+        chunks: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.scheme = scheme
+        self.host = host
+        self.client = client
+        self.route = route
+        self.dialect = dialect
+        self.body = body
+        self.chunks = chunks
+        self._call: Call | None = None
+
+    @property
+    def call(self) -> Call:
+        """What the request asks of the model, read by its dialect: model, stream flag, output limit, number of choices.
+
+        Parsed at most once. Where the body is not there (no policy of the route `needs_body`) or is no model call, the
+        fields are their neutral defaults.
+        """
+        if self._call is None:
+            self._call = self.dialect.read_call(self)
+        return self._call
+
+    def replace_body(self, body: bytes) -> None:
+        """Send `body` upstream instead. Only where the body was there (`needs_body`)."""
+        if self.body is None:
+            raise ValueError("the body of this request is streamed; set needs_body on the policy")
+        self.body = body
+        self._call = None
+
+
+class ResponseHead:
+    """Status and header fields of a reply on its way downstream; policies edit `headers` in place.
+
+    `local` heads were made by the proxy. `stream` is the dialect stream of the reply's events, or None where no policy
+    of the exchange sees events (then the body passes untouched).
+    """
+
+    __slots__ = ("headers", "local", "reason", "status", "stream")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers | None = None,
+        *,
+        reason: str = "",
+        local: bool = False,
+        stream: DialectStream | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = CIMultiDict() if headers is None else headers
+        self.reason = reason
+        self.local = local
+        self.stream = stream
+
+
+class Reply:
+    """A local reply: an answer made by the proxy instead of the upstream.
+
+    With `body` None the dialect words the error body for `details` and `message`, with the status that `errors.FAULTS`
+    gives to `details` where `status` is None.
+    """
+
+    __slots__ = ("body", "details", "headers", "problem", "status")
+
+    def __init__(
+        self,
+        status: int | None = None,
+        *,
+        details: str,
+        message: str | None = None,
+        headers: Mapping[str, str] | Headers | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        self.problem = Problem.of(details, message, status)
+        self.status = self.problem.status
+        self.details = details
+        self.headers: Headers = CIMultiDict(headers or {})
+        self.body = body
