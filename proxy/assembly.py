@@ -1,0 +1,103 @@
+"""From a checked configuration to what runs: policies, upstreams, the route table. Nothing here sees a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .config import Config
+from .exchange import Place, Route
+from .metrics import Metrics
+from .policy import Policy, PolicyStream
+from .routing import RouteTable
+from .upstream import Upstream
+
+logger = logging.getLogger(__name__)
+
+
+def describe(exc: BaseException) -> str:
+    """Where and what was raised, without its message: that may quote content."""
+    place = ""
+    trace = exc.__traceback__
+    while trace is not None:
+        place = f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(exc).__name__}{place}"
+
+
+class PolicyHost:
+    """`policy.Host` for one policy: its name, the clock, supervised background work, its counters."""
+
+    def __init__(self, name: str, metrics: Metrics) -> None:
+        self.name = name
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def spawn(self, work: Coroutine[Any, Any, None], stream: PolicyStream | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._finished(done, stream))
+
+    def counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Callable[..., None]:
+        return self._metrics.policy_counter(self.name, name, documentation, labels)
+
+    def _finished(self, task: asyncio.Task[None], stream: PolicyStream | None) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.error("background work of policy %s failed: %s", self.name, describe(exc))
+        if stream is not None and stream._poke is not None:
+            stream._poke(stream)
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait for what was spawned, then give up on it: what did not get through is left to its lease's expiry."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
+        for task in list(self._tasks):
+            task.cancel()
+
+
+class Assembly:
+    """Everything that exchanges share. `start` before the first, `stop` after the last, also after a failed `start`."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.upstreams = {name: Upstream(name, table, config.limits) for name, table in config.upstreams.items()}
+        self._policies: list[tuple[Policy[Any], PolicyHost]] = []
+        places: dict[str, Place] = {}
+        for entry in config.policies:
+            host = PolicyHost(entry.name, metrics)
+            policy = entry.policy_class(entry.config, host)
+            self._policies.append((policy, host))
+            places[entry.name] = Place(entry.name, policy, entry.on_error == "bypass")
+        self.routes = RouteTable(
+            Route(
+                name=name,
+                path=table.path,
+                hosts=table.hosts,
+                dialect=table.dialect,
+                rewrite=table.rewrite,
+                upstream=self.upstreams[table.upstream],
+                places=[places[entry.name] for entry in config.chain(name)],
+            )
+            for name, table in config.routes.items()
+        )
+
+    async def start(self) -> None:
+        for upstream in self.upstreams.values():
+            await upstream.start()
+        for policy, _ in self._policies:
+            await policy.start()
+
+    async def stop(self, limit_s: float = 5.0) -> None:
+        for policy, host in self._policies:
+            await host.drain(limit_s)
+            try:
+                await policy.stop()
+            except Exception as exc:
+                logger.error("policy %s did not stop: %s", host.name, describe(exc))
+        for upstream in self.upstreams.values():
+            await upstream.stop()

@@ -1,0 +1,227 @@
+"""I/O. The client side on aiohttp: one connection, and one reply written straight to its transport.
+
+aiohttp parses requests, keeps connections alive and cancels a handler whose client is gone. Replies are written here,
+head and body: header fields exactly as the upstream and the policies leave them, and body bytes without a task wake-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import http
+import time
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from .messages import ResponseHead
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.web_request import BaseRequest
+
+
+class Watcher(Protocol):
+    """Who is told when a connection's write buffer fills and drains (`exchange.Exchange`)."""
+
+    def unwritable(self) -> None: ...
+    def writable(self) -> None: ...
+
+
+class ConnectionKeeper(Protocol):
+    """What a connection asks of the server."""
+
+    write_buffer_bytes: int
+
+    def connected(self, connection: Connection) -> bool:
+        """Whether the connection may stay; False: over a cap."""
+
+    def disconnected(self, connection: Connection) -> None: ...
+
+    def refuse_malformed(self, connection: Connection, details: str) -> Written: ...
+
+
+class Connection(RequestHandler):
+    """One client connection. `idle_since` is the time of its last state without a request; `client` its peer address."""
+
+    __slots__ = ("_keeper", "_refused", "client", "closing_since", "raw_transport", "served", "since", "watcher")
+
+    def __init__(self, manager: web.Server, keeper: ConnectionKeeper, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._keeper = keeper
+        self._refused = False
+        self.watcher: Watcher | None = None
+        self.raw_transport: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
+        self.client = ""
+        self.since = 0.0  # monotonic seconds
+        self.closing_since: float | None = None
+        self.served = False  # a request head has arrived
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.raw_transport = cast(asyncio.Transport, transport)
+        self.raw_transport.set_write_buffer_limits(high=self._keeper.write_buffer_bytes)
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.since = self._loop.time()
+        self._refused = not self._keeper.connected(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._keeper.disconnected(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            super().data_received(data)
+            # A body that turns out not to be framed as its head says is queued by aiohttp as the *next* request's error,
+            # and nobody tells the handler that waits for the rest of this one.
+            if self._current_request is not None and self._messages and hasattr(self._messages[-1][0], "exc"):
+                content = self._current_request.content
+                if not content.is_eof() and content.exception() is None:
+                    content.set_exception(web.RequestPayloadError("the body is not framed as its head says"))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.watcher is not None:
+            self.watcher.unwritable()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.watcher is not None:
+            self.watcher.writable()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp could not parse the request."""
+        details = "malformed_request" if status < 500 else "internal_error"
+        if isinstance(exc, LineTooLong):
+            line = exc.args[0] if exc.args else b""
+            target = isinstance(line, bytes) and line.startswith((b"/", b"http"))
+            details = "uri_too_long" if target else "head_too_large"
+        elif isinstance(exc, BadHttpMessage) and "too many" in exc.message.lower():
+            details = "head_too_large"
+        return self._keeper.refuse_malformed(self, details)
+
+
+class Written(web.StreamResponse):
+    """What aiohttp is given back once everything has been written: it has nothing left to do."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._stays = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stays
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        pass
+
+
+class ClientReply:
+    """`attachment.Downstream` on one connection. After `end` or `abort` nothing may be written."""
+
+    __slots__ = ("_chunked", "_connection", "_delimited", "_head_only", "_http_1_0", "keep_alive")
+
+    def __init__(self, connection: Connection, *, method: str, http_1_0: bool, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+        self._connection = connection
+        self._http_1_0 = http_1_0
+        self._head_only = method == "HEAD"
+        self._chunked = False
+        self._delimited = True
+
+    def send_head(self, head: ResponseHead) -> None:
+        """Raises ValueError for a field that would break out of the head (RFC 9110 §5.5)."""
+        headers = head.headers
+        bodiless = self._head_only or head.status in (204, 304)
+        self._head_only = bodiless
+        if head.status == 204:
+            headers.popall("Content-Length", None)  # RFC 9110 §8.6
+        elif not bodiless and "Content-Length" not in headers:
+            if self._http_1_0:
+                self._delimited = self.keep_alive = False
+            else:
+                self._chunked = True
+                headers["Transfer-Encoding"] = "chunked"
+        if "Date" not in headers:
+            headers["Date"] = _date(int(time.time()))
+        if not self.keep_alive:
+            headers["Connection"] = "close"
+        elif self._http_1_0:
+            headers["Connection"] = "keep-alive"
+        self._write(_head_bytes(head))
+
+    def send_informational(self, head: ResponseHead) -> None:
+        if not self._http_1_0:
+            self._write(_head_bytes(head))
+
+    def write(self, data: bytes) -> None:
+        if self._head_only or not data:
+            return
+        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        if self._chunked and not self._head_only:
+            self._write(b"0\r\n\r\n")
+
+    def abort(self) -> None:
+        self.keep_alive = False
+        transport = self._connection.raw_transport
+        if transport is None:
+            return
+        if self._delimited:
+            transport.close()  # no last chunk, or too few bytes: the client can tell, and gets all that was written
+        else:
+            transport.abort()  # only a reset tells a body that ends with its connection from a complete one
+
+    def reset(self) -> None:
+        self.keep_alive = False
+        if self._connection.raw_transport is not None:
+            self._connection.raw_transport.abort()
+
+    def continue_(self) -> None:
+        """The client may send its body (RFC 9110 §10.1.1)."""
+        self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _write(self, data: bytes) -> None:
+        transport = self._connection.raw_transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+
+def _head_bytes(head: ResponseHead) -> bytes:
+    lines = [f"HTTP/1.1 {head.status} {head.reason or _reason(head.status)}"]
+    lines += [f"{name}: {value}" for name, value in head.headers.items()]
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header field contains a line break")
+    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+
+
+def _reason(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Closed Request" if status == 499 else ""
+
+
+_last_date = (0, "")
+
+
+def _date(second: int) -> str:
+    """An IMF-fixdate (RFC 9110 §5.6.7); made once a second."""
+    global _last_date
+    if _last_date[0] != second:
+        _last_date = (second, email.utils.formatdate(second, usegmt=True))
+    return _last_date[1]

@@ -1,0 +1,235 @@
+"""One request to its one outcome: admission in order, an attempt at the upstream, the relay. Host-neutral.
+
+Knows no HTTP framework: a host gives it a `Request` and a `Downstream`, awaits `run`, and cancels `run` when its client is
+gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .attachment import Attachment, Downstream
+from .chain import Chain, Link
+from .decoding import Decoder, Undecodable, content_coding
+from .errors import Outcome, RequestError, UpstreamError
+from .handover import on_informational
+from .messages import Reply, Request
+from .policy import Encoder, Policy, Scope
+from .relay import Limits as RelayLimits
+from .relay import Relay
+from .upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A policy's place in a route's chain."""
+
+    name: str
+    policy: Policy[Any]
+    bypass: bool  # on_error = "bypass"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One `[routes.NAME]` table, running."""
+
+    name: str
+    path: str
+    hosts: Sequence[str]
+    dialect: str
+    rewrite: str | None
+    upstream: Upstream
+    places: Sequence[Place]
+
+    def upstream_path(self, path: str) -> str:
+        """`path` with the matched prefix replaced by `rewrite`."""
+        if self.rewrite is None:
+            return path
+        rest = path.removeprefix(self.path.rstrip("/"))
+        return self.rewrite.rstrip("/") + (rest or "") or "/"
+
+
+class Limits(RelayLimits, Protocol):
+    @property
+    def body_bytes(self) -> int: ...
+    @property
+    def pause_bytes(self) -> int: ...
+
+
+class Exchange:
+    """Runs once. `route` None: nothing was found for the request, it can only be refused."""
+
+    def __init__(self, request: Request, route: Route | None, downstream: Downstream, limits: Limits) -> None:
+        self.request = request
+        self.route = route
+        self.relay: Relay | None = None
+        self.attachment: Attachment | None = None
+        self.chain: Chain | None = None
+        self._downstream = downstream
+        self._limits = limits
+        self._links: list[Link] = []
+        self._attachment_links: list[Link] = []
+        self._encoder: tuple[str, Encoder] | None = None
+        self._errors: list[tuple[str, Exception]] = []
+        self._shut_down = False
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def errors(self) -> list[tuple[str, Exception]]:
+        """What policies raised, by policy name, for the host to log without content."""
+        return self._errors + (self.relay.errors if self.relay is not None else [])
+
+    async def run(self) -> Outcome:
+        """To the outcome. Cancelled: the client is gone (or `shut_down` came during admission)."""
+        assert self.route is not None
+        self._task = asyncio.current_task()
+        try:
+            refused = await self._admit(self.route)
+            relay = self._make_relay()
+            if refused is not None:
+                source, reply = refused
+                relay.refuse(reply, source)
+            else:
+                relay.start()
+                await self._ask(relay, self.route)
+            return await relay.done
+        except asyncio.CancelledError:
+            relay = self.relay or self._make_relay()
+            if self._shut_down:
+                relay.cut("shutdown")
+                assert relay.outcome is not None
+                return relay.outcome
+            relay.client_gone()
+            raise
+        finally:
+            self._task = None
+
+    def refuse(self, reply: Reply, source: str) -> Outcome:
+        """Answer without having asked any policy."""
+        relay = self._make_relay()
+        relay.refuse(reply, source)
+        assert relay.outcome is not None
+        return relay.outcome
+
+    def unwritable(self) -> None:
+        """The client's buffer is full."""
+        if self.relay is not None:
+            self.relay.unwritable()
+
+    def writable(self) -> None:
+        """The client's buffer has drained."""
+        if self.relay is not None:
+            self.relay.writable()
+
+    def shut_down(self) -> None:
+        """No time is left: end the stream in its dialect's words, or refuse what has not begun."""
+        self._shut_down = True
+        if self.relay is not None:
+            self.relay.cut("shutdown")
+        elif self._task is not None:
+            self._task.cancel()
+
+    # Admission
+
+    async def _admit(self, route: Route) -> tuple[str, Reply] | None:
+        """Ask the policies in order; (who, reply) of the first that refuses."""
+        request = self.request
+        for place in route.places:
+            policy = place.policy
+            try:
+                if policy.needs_body and request.body is None:
+                    await self._read_body()
+                stream = await policy.admit(request)
+            except RequestError as exc:
+                return "parser", Reply(details=exc.details)
+            except Exception as exc:
+                self._errors.append((place.name, exc))
+                if place.bypass:
+                    continue
+                return place.name, Reply(details="policy_error")
+            if stream is None:
+                continue
+            if isinstance(stream, Reply):
+                return place.name, stream
+            if isinstance(stream, Encoder):
+                self._encoder = (place.name, stream)
+                continue
+            link = Link(place.name, policy.stage, policy.sees, stream, bypass=place.bypass)
+            (self._attachment_links if policy.scope is Scope.ATTACHMENT else self._links).append(link)
+        return None
+
+    async def _read_body(self) -> None:
+        """Read the whole request body, undo its coding, both within the limit. Raises `RequestError`."""
+        request = self.request
+        if int(request.headers.get("Content-Length", 0)) > self._limits.body_bytes:
+            raise RequestError("the body is over the limit", "body_too_large")
+        coding = content_coding(request.headers.get("Content-Encoding"))
+        try:
+            decoder = Decoder(coding) if coding else None
+        except ValueError:
+            raise RequestError("unknown content coding", "unsupported_coding") from None
+        parts: list[bytes] = []
+        size = 0
+        if request.chunks is not None:
+            async for chunk in request.chunks:
+                try:
+                    for piece in (chunk,) if decoder is None else decoder.feed(chunk):
+                        size += len(piece)
+                        if size > self._limits.body_bytes:
+                            raise RequestError("the decoded body is over the limit", "body_too_large")
+                        parts.append(piece)
+                except Undecodable:
+                    raise RequestError("the body is not in its content coding", "malformed_body") from None
+        if decoder is not None and not decoder.complete:
+            raise RequestError("the coded body ends too early", "malformed_body")
+        request.body = b"".join(parts)
+        request.chunks = None
+        request.headers.popall("Content-Encoding", None)
+
+    def _make_relay(self) -> Relay:
+        loop = asyncio.get_running_loop()
+        self.chain = Chain(self._links, self._limits.pause_bytes)
+        self.attachment = Attachment(
+            Chain(self._attachment_links, self._limits.pause_bytes), self._encoder, self._downstream
+        )
+        self.relay = relay = Relay(self.request, self.chain, self.attachment, self._limits, loop)
+        for link in (*self._links, *self._attachment_links):
+            link.stream._poke = relay.poke
+        return relay
+
+    # The attempt
+
+    async def _ask(self, relay: Relay, route: Route) -> None:
+        """Send the request and give the relay the head of the reply, or what went wrong. A relay that ends meanwhile (a
+        timeout, a policy) interrupts the asking."""
+        if relay.outcome is not None:
+            return
+        if int(self.request.headers.get("Content-Length", 0)) > self._limits.body_bytes:
+            relay.refuse(Reply(details="body_too_large"), "parser")
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        relay.on_finished = task.cancel
+        token = on_informational.set(relay.informational)
+        try:
+            attempt = await route.upstream.open(
+                self.request, route.upstream_path(self.request.path), identity=relay.sees_events
+            )
+        except asyncio.CancelledError:
+            if relay.outcome is None or task.uncancel() > 0:
+                raise
+        except RequestError as exc:
+            relay.on_finished = None
+            relay.cut(exc.details, "parser")
+        except UpstreamError as exc:
+            relay.on_finished = None
+            relay.cut(exc.details)
+        else:
+            relay.on_finished = None
+            relay.respond(attempt)
+        finally:
+            relay.on_finished = None
+            on_informational.reset(token)

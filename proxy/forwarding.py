@@ -1,0 +1,116 @@
+"""What the proxy says of itself and of the client in header fields: Via, Forwarded, X-Forwarded-*, request id, credentials.
+
+Pure. Sources: RFC 9110 §7.6.3 (Via), RFC 7239 (Forwarded), RFC 9209 (Proxy-Status).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_plus
+
+from .messages import Headers, end_to_end
+
+PSEUDONYM = "penstock"
+REQUEST_ID = "X-Request-Id"
+_CREDENTIALS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")
+_CREDENTIAL_QUERY = ("key",)  # Gemini's ?key=
+_USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The client as the connection shows it, and as the trusted fronts before it say it is."""
+
+    address: str  # of the TCP connection; "" on a Unix socket
+    client: str  # whom the request counts for
+    scheme: str
+    host: str
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id where it can be passed on and logged as it is, else a new one."""
+    return given if given is not None and _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def client_address(headers: Headers, peer: str, trusted_proxies: int) -> str:
+    """Whom the request counts for: the address that the outermost of `trusted_proxies` fronts saw.
+
+    Each front appends to X-Forwarded-For the address it was reached from, so what counts is read from the right; all
+    that stands further left is the client's own claim. A field that is too short or no address counts for the peer.
+    """
+    if trusted_proxies == 0:
+        return peer
+    hops = [hop.strip() for value in headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+    if len(hops) < trusted_proxies:
+        return peer
+    hop = hops[-trusted_proxies].removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(hop))
+    except ValueError:
+        return peer
+
+
+def _node(address: str) -> str:
+    """RFC 7239 §6: IPv6 in brackets and quotes; what is no address stays hidden."""
+    if not address:
+        return "unknown"
+    return f'"[{address}]"' if ":" in address else address
+
+
+def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies: int, version: str) -> Headers:
+    """The header fields of a request as it goes on, before policies and the upstream's credential.
+
+    From a client that no trusted front stands before, claims of where it came from are dropped, not passed on.
+    """
+    headers = end_to_end(received)
+    for name in ("Expect", "Host", "HTTP2-Settings"):
+        headers.popall(name, None)
+    if not trusted_proxies:
+        for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP"):
+            headers.popall(name, None)
+    _append(headers, "X-Forwarded-For", peer.address or "unknown")
+    headers.setdefault("X-Forwarded-Proto", peer.scheme)
+    if peer.host:
+        headers.setdefault("X-Forwarded-Host", peer.host)
+    host = f';host="{peer.host}"' if peer.host and '"' not in peer.host and "\\" not in peer.host else ""
+    _append(headers, "Forwarded", f"for={_node(peer.address)}{host};proto={peer.scheme}")
+    _append(headers, "Via", f"{version} {PSEUDONYM}")
+    headers[REQUEST_ID] = id
+    return headers
+
+
+def downstream_headers(received: Headers, id: str, *, version: str) -> Headers:
+    """The header fields of an upstream's reply as they go on, before policies."""
+    headers = end_to_end(received)
+    _append(headers, "Via", f"{version} {PSEUDONYM}")
+    headers[REQUEST_ID] = id
+    return headers
+
+
+def _append(headers: Headers, name: str, value: str) -> None:
+    headers[name] = ", ".join((*headers.popall(name, ()), value))
+
+
+def replace_credential(headers: Headers, query: str, place: str, secret: str) -> str:
+    """Put the upstream's credential where the provider looks for it and take out whatever the client sent there.
+
+    `place` is a header name or "query:NAME". Returns the query string to send.
+    """
+    for name in _CREDENTIALS:
+        headers.popall(name, None)
+    kept = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in _CREDENTIAL_QUERY]
+    if place.startswith("query:"):
+        kept.append(f"{place.removeprefix('query:')}={quote(secret, safe='')}")
+    elif place.lower() == "authorization":
+        headers["Authorization"] = secret if " " in secret else f"Bearer {secret}"
+    else:
+        headers[place] = secret
+    return "&".join(kept)
+
+
+def proxy_status(details: str) -> str:
+    """RFC 9209: says, on a local reply, that it is ours and why, in a form that machines read whatever the dialect."""
+    return f'{PSEUDONYM}; details="{details}"' if details.isascii() and '"' not in details else PSEUDONYM

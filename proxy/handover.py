@@ -1,0 +1,209 @@
+"""I/O. The only file that reaches into aiohttp's client internals: hands body bytes over in the call that received them.
+
+aiohttp's public way to a body wakes a task per read, which costs more than everything else that is done to an event. Here
+the parser's own call appends to a list, and at the end of `data_received` all that one read brought goes to the sink at
+once: one `feed` a read. It also makes three ends visible that a `StreamReader` does not tell apart or does not tell at
+all: a reset of a body that ends with its connection (looks like EOF), bytes that are no chunk (says nothing, ever), and
+informational responses (swallowed).
+
+`check` compares what is used here with the installed aiohttp, once, at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+from aiohttp.streams import StreamReader
+
+from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
+from .messages import Headers
+
+
+class Sink(Protocol):
+    """Where a reply's body goes. Called synchronously; must not raise. After `eof` or `failed` nothing follows."""
+
+    def feed(self, data: bytes) -> None: ...
+    def eof(self) -> None: ...
+    def failed(self, error: UpstreamError) -> None: ...
+
+
+Informational = Callable[[int, Headers], None]
+
+on_informational: contextvars.ContextVar[Informational | None] = contextvars.ContextVar("on_informational", default=None)
+"""Set by the exchange before it asks: called for each 1xx (not 100, not 101) before the final head (RFC 9110 §15.2)."""
+
+
+class _Reader(StreamReader):
+    """A body on its way through. Takes the place of aiohttp's reader once the head is there: the same object, another
+    class, since the parser holds on to the object."""
+
+    __slots__ = ()
+    _protocol: Any
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        self._protocol.parts.append(data)
+        return False
+
+    def feed_eof(self) -> None:
+        self._protocol.body_ended = True
+        super().feed_eof()
+
+    # The base class keeps the position of every chunk for a caller that asks for chunks; nobody takes them here.
+    def begin_http_chunk_receiving(self) -> None:
+        pass
+
+    def end_http_chunk_receiving(self) -> None:
+        pass
+
+
+class _Protocol(ResponseHandler):
+    """An upstream connection that knows where the body of its current reply goes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.sink: Sink | None = None
+        self.parts: list[bytes] = []
+        self.body_ended = False
+        self.lost: BaseException | None = None
+        self.on_informational: Informational | None = None
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        status = data[0].code
+        if 100 < status < 200 and status != 101 and self.on_informational is not None:
+            self.on_informational(status, Headers(data[0].headers))
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.sink is not None:
+            self.flush()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost = exc
+        super().connection_lost(exc)
+        sink = self.sink
+        if sink is None:
+            return
+        if self.body_ended and exc is None:
+            self.flush()
+            return
+        self.sink = None
+        if exc is not None:
+            sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
+        else:
+            sink.failed(UpstreamTruncated("the connection was closed before the body was complete"))
+
+    def flush(self) -> None:
+        """Give the sink what one read brought, then the end if it came with it."""
+        sink = self.sink
+        assert sink is not None
+        if self.parts:
+            data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            self.parts.clear()
+            sink.feed(data)
+            if self.sink is not sink:  # the sink had enough and detached
+                return
+        if self.body_ended:
+            self.sink = None
+            sink.eof()
+        elif isinstance(self.exception(), HttpProcessingError):
+            self.sink = None
+            sink.failed(UpstreamGarbage("the body is not framed as its head says"))
+
+
+class Response(aiohttp.ClientResponse):
+    """A reply whose body can be handed over."""
+
+    protocol: _Protocol
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        self.protocol = connection.protocol
+        self.protocol.body_ended = False
+        self.protocol.parts.clear()
+        self.protocol.on_informational = on_informational.get()
+        try:
+            return await super().start(connection)
+        finally:
+            self.protocol.on_informational = None
+
+    def hand_over(self, sink: Sink) -> None:
+        """From now on all of the body goes to `sink`, beginning with what is here already.
+
+        The caller must `detach` before it closes the response early."""
+        reader = self.content
+        if type(reader) is not StreamReader or reader.is_eof():
+            parts = self._arrived(reader)
+            if parts:
+                sink.feed(b"".join(parts))
+            if self.protocol.lost is not None:
+                sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
+            else:
+                sink.eof()
+            return
+        self.protocol.parts.extend(self._arrived(reader))
+        reader.__class__ = _Reader
+        if reader.exception() is not None:
+            error = UpstreamTruncated() if self.protocol.lost is None else UpstreamError("", "upstream_reset")
+            if self.protocol.parts:
+                sink.feed(b"".join(self.protocol.parts))
+            sink.failed(error)
+            return
+        self.protocol.sink = sink
+        self.protocol.flush()
+
+    @staticmethod
+    def _arrived(reader: StreamReader) -> list[bytes]:
+        parts = []
+        while reader.exception() is None and (data := reader.read_nowait()):
+            parts.append(data)  # noqa: PERF401 (taking from the buffer may let more of it in)
+        return parts
+
+    def detach(self) -> None:
+        """Nothing goes to the sink any more."""
+        self.protocol.sink = None
+
+    # Both are for a live connection; after the end of the body it may already serve another exchange.
+    def pause(self) -> None:
+        if self.protocol.sink is not None:
+            self.protocol.pause_reading()
+
+    def resume(self) -> None:
+        if self.protocol.sink is not None:
+            self.protocol.resume_reading()
+
+
+def connector(**options: Any) -> aiohttp.TCPConnector:
+    """A connection pool whose connections hand over."""
+    made = aiohttp.TCPConnector(**options)
+    factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+    made._factory = factory
+    return made
+
+
+def check() -> None:
+    """Raises RuntimeError where the installed aiohttp is not built as this file expects."""
+    missing = [
+        f"{owner.__name__}.{name}"
+        for owner, names in (
+            (StreamReader, ("_protocol", "feed_data", "feed_eof", "read_nowait", "exception", "is_eof")),
+            (StreamReader, ("begin_http_chunk_receiving", "end_http_chunk_receiving")),
+            (ResponseHandler, ("data_received", "connection_lost", "feed_data", "exception", "pause_reading")),
+            (aiohttp.ClientResponse, ("start",)),
+        )
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if "_factory" not in inspect.getsource(aiohttp.BaseConnector.__init__):
+        missing.append("BaseConnector._factory")
+    if getattr(_Reader, "__basicsize__", 0) != getattr(StreamReader, "__basicsize__", 1):
+        missing.append("StreamReader with __slots__")
+    if missing:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} is built differently ({', '.join(missing)}); install 3.14.x")

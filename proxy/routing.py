@@ -1,0 +1,104 @@
+"""Which route a request takes. Pure.
+
+A path is normalised *before* it is matched, and sent upstream in the normalised form: what was matched is what the model
+server sees, so that no spelling of a path slips past the route (and its policies) that was meant for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
+
+from .errors import RequestError
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+")  # nothing to normalise: the common case
+_ESCAPE = re.compile(r"%(..?)?")
+_FORBIDDEN = re.compile(r"[^\x21-\x7e]|[\\#?]")
+
+
+def _unescape(match: re.Match[str]) -> str:
+    """RFC 3986 §6.2.2: escapes of unreserved characters are decoded, all others stand in upper case."""
+    digits = match[1] or ""
+    try:
+        byte = int(digits, 16) if len(digits) == 2 and digits.isalnum() else -1
+    except ValueError:
+        byte = -1
+    # An escaped slash or backslash is a separator to some servers and not to others; a control character to none.
+    if byte < 0x20 or byte in (0x2F, 0x5C, 0x7F):
+        raise RequestError(f"the path has the escape {match[0]!r}", "malformed_path")
+    return chr(byte) if byte in _UNRESERVED else match[0].upper()
+
+
+def normalise_path(path: str) -> str:
+    """The one spelling of an absolute path (RFC 3986 §6.2.2): escapes, dot segments and repeated slashes resolved.
+
+    Raises `RequestError` (malformed_path) for what two servers could read differently: escaped separators, control
+    characters, backslashes, dot segments that leave the root or hide behind a path parameter.
+    """
+    if _PLAIN.fullmatch(path):
+        return path
+    if not path.startswith("/") or _FORBIDDEN.search(path):
+        raise RequestError("the path is not an absolute path of printable ASCII", "malformed_path")
+    segments: list[str] = []
+    parts = _ESCAPE.sub(_unescape, path).split("/")[1:]
+    for part in parts:
+        name = part.partition(";")[0]
+        if name not in (".", ".."):
+            if part:
+                segments.append(part)
+        elif part != name or (name == ".." and not segments):
+            raise RequestError("the path has a dot segment that leads nowhere", "malformed_path")
+        elif name == "..":
+            segments.pop()
+    directory = parts[-1] in ("", ".", "..") and segments
+    return "/" + "/".join(segments) + ("/" if directory else "")
+
+
+def host_name(authority: str) -> str:
+    """The lower-case host of a `Host` field or authority, without port and trailing dot."""
+    host = authority.strip().lower()
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].rstrip(".")
+
+
+class Place(Protocol):
+    """What a route says of where it applies (`config.RouteConfig` does)."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def hosts(self) -> Iterable[str]: ...
+
+
+PlaceT = TypeVar("PlaceT", bound=Place)
+
+
+class RouteTable(Generic[PlaceT]):
+    """Finds the route of a request: a host's own routes before those for all hosts, then the longest path prefix.
+
+    Prefixes are whole segments: "/v1" matches "/v1" and "/v1/models", not "/v10".
+    """
+
+    def __init__(self, routes: Iterable[PlaceT]) -> None:
+        self._hosts: dict[str, list[PlaceT]] = {}
+        self._any: list[PlaceT] = []
+        for route in sorted(routes, key=lambda route: len(route.path.rstrip("/")), reverse=True):
+            for host in route.hosts:
+                self._hosts.setdefault(host_name(host), []).append(route)
+            if not list(route.hosts):
+                self._any.append(route)
+
+    def find(self, host: str, path: str) -> PlaceT:
+        """The route for a normalised `path`. Raises `RequestError`: unknown_host where no route is meant for the host,
+        no_route where none of them has the path."""
+        own = self._hosts.get(host_name(host), [])
+        for route in (*own, *self._any):
+            prefix = route.path.rstrip("/")
+            if path == prefix or path.startswith(prefix + "/"):
+                return route
+        if self._hosts and not own and not self._any:
+            raise RequestError("no route for this host", "unknown_host")
+        raise RequestError("no route for this path", "no_route")

@@ -1,0 +1,443 @@
+"""I/O. The process: listeners, one exchange per request, connection caps and time limits, the record of each, drain.
+
+`Server` is one worker on a running loop; `run` is the command's whole life: signals, graceful drain, exit status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from . import handover
+from .accesslog import AccessLog, Record, configure_logging
+from .admin import Admin
+from .assembly import Assembly, describe
+from .config import Config
+from .dialects import choose
+from .downstream import ClientReply, Connection, Written
+from .errors import Outcome, OutcomeKind, RequestError
+from .exchange import Exchange, Route
+from .forwarding import Peer, client_address, request_id, upstream_headers
+from .listening import listen
+from .messages import Headers, Reply, Request, tokens
+from .metrics import Metrics
+from .routing import normalise_path
+from .values import TCPAddress, UnixAddress
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+logger = logging.getLogger(__name__)
+
+_METHODS_REFUSED = ("CONNECT", "TRACE")
+_ALLOW = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
+_SWEEP_S = 1.0
+_LAST_WORDS_S = 5.0  # after the drain's limit: for endings to be written and policies to let go
+
+
+class _Protocols(web.Server):
+    """aiohttp's low-level server, making our connections."""
+
+    def __init__(self, server: Server, **options: Any) -> None:
+        super().__init__(server.handle, handler_cancellation=True)
+        self._server = server
+        self._options = options
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._server, loop=self._loop, **self._options)
+
+
+class Server:
+    """One worker. `async with Server(config) as server` listens and serves; leaving drains."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.metrics = Metrics()
+        self.addresses: dict[str, TCPAddress | UnixAddress] = {}
+        self.write_buffer_bytes = config.limits.write_buffer_bytes
+        self._assembly = Assembly(config, self.metrics)
+        self._admin = Admin(self.metrics, self._readiness)
+        self._access_log = AccessLog(self.metrics.access_log_dropped) if config.log.access else None
+        self._runner: web.ServerRunner | None = None
+        self._protocols: _Protocols | None = None
+        self._connections: set[Connection] = set()
+        self._per_client: Counter[str] = Counter()
+        self._exchanges: set[Exchange] = set()
+        self._idle = asyncio.Event()  # no exchange is running
+        self._idle.set()
+        self._state: str | None = "starting"  # why no new clients are welcome; None: they are
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # Life
+
+    async def __aenter__(self) -> Server:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen and serve. Raises OSError where an address cannot be had; call `stop` then too."""
+        handover.check()
+        if self._access_log is not None:
+            self._access_log.start()
+        await self._assembly.start()
+        limits = self._config.limits
+        self._protocols = _Protocols(
+            self,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.keepalive_s,
+            lingering_time=2.0,
+            max_line_size=limits.request_line_bytes,
+            max_field_size=limits.header_field_bytes,
+            max_headers=limits.header_fields,
+        )
+        self._runner = web.ServerRunner(self._protocols, shutdown_timeout=1.0)
+        await self._runner.setup()
+        for name, listener in self._config.listeners.items():
+            self.addresses[name] = await listen(self._runner, listener.address)
+        if self._config.admin.address is not None:
+            await self._admin.start(self._config.admin.address)
+            address = self._config.admin.address
+            bound = TCPAddress(address.host, self._admin.port) if isinstance(address, TCPAddress) else address
+            self.addresses["admin"] = bound
+        self._state = None
+        self._sweep()
+
+    async def drain(self) -> None:
+        """Graceful drain: no new connections, running streams finish; after the limit they end in their dialect's words."""
+        self._state = "draining"
+        if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+        for connection in self._connections:
+            if connection.watcher is None:
+                connection.close()
+        if not await self._wait_idle(self._config.server.drain_s):
+            logger.warning("%d exchanges did not finish in time and are cut", len(self._exchanges))
+            for exchange in list(self._exchanges):
+                exchange.shut_down()
+            await self._wait_idle(_LAST_WORDS_S)
+
+    async def stop(self) -> None:
+        """Release everything. Works after a `start` that failed, too."""
+        self._state = "stopping"
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._assembly.stop()
+        await self._admin.stop()
+        if self._access_log is not None:
+            await asyncio.to_thread(self._access_log.stop)
+
+    async def _wait_idle(self, limit_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), limit_s)
+        return not self._exchanges
+
+    def _readiness(self) -> str | None:
+        return self._state
+
+    # Connections (`downstream.ConnectionKeeper`)
+
+    def connected(self, connection: Connection) -> bool:
+        self._connections.add(connection)
+        self._per_client[connection.client] += 1
+        self.metrics.connection_opened()
+        limits = self._config.limits
+        per_client = limits.connections_per_ip
+        if len(self._connections) <= limits.connections and (
+            not per_client or self._per_client[connection.client] <= per_client
+        ):
+            return True
+        self._refuse_connection(connection, "too_many_connections")
+        return False
+
+    def disconnected(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        self._per_client[connection.client] -= 1
+        if not self._per_client[connection.client]:
+            del self._per_client[connection.client]
+        self.metrics.connection_closed()
+
+    def refuse_malformed(self, connection: Connection, details: str) -> Written:
+        self._refuse_unread(connection, details)
+        return Written(keep_alive=False)
+
+    def _refuse_connection(self, connection: Connection, details: str) -> None:
+        """Answer a connection that has not sent a request, and close it."""
+        self._refuse_unread(connection, details)
+        connection.force_close()
+
+    def _refuse_unread(self, connection: Connection, details: str) -> None:
+        """An exchange of which there is no request: refused, recorded."""
+        reply = ClientReply(connection, method="", http_1_0=True, keep_alive=False)
+        exchange = Exchange(_nameless(connection), None, reply, self._config.limits)
+        self.metrics.exchange_started("")
+        outcome = exchange.refuse(Reply(details=details), "parser")
+        self._record(exchange, outcome, _Started(), _Counted())
+
+    def _sweep(self) -> None:
+        """Time limits of connections that no exchange watches: looked at once a second instead of a timer for each."""
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+        now, limits = loop.time(), self._config.limits
+        for connection in list(self._connections):
+            transport = connection.raw_transport
+            if transport is None:
+                continue
+            if transport.is_closing():
+                # Closed by us, but the client does not take what is still to be sent.
+                if connection.closing_since is None:
+                    connection.closing_since = now
+                elif now - connection.closing_since > limits.write_stall_s:
+                    transport.abort()
+            elif not connection.served and now - connection.since > limits.head_s:
+                self._refuse_connection(connection, "head_timeout")
+
+    # Requests
+
+    async def handle(self, request: BaseRequest) -> web.StreamResponse:
+        """aiohttp's handler: one exchange. Cancelled when the client is gone."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.served = True
+        started, counted = _Started(), _Counted()
+        reply = ClientReply(
+            connection,
+            method=request.method,
+            http_1_0=request.version < (1, 1),
+            keep_alive=bool(request.keep_alive) and self._state is None,
+        )
+        exchange, refusal = self._make_exchange(connection, request, reply, counted)
+        connection.watcher = exchange
+        self._exchanges.add(exchange)
+        self._idle.clear()
+        route = exchange.route.name if exchange.route is not None else ""
+        self.metrics.exchange_started(route)
+        outcome = Outcome(OutcomeKind.CLIENT_GONE, details="client_gone")
+        try:
+            outcome = exchange.refuse(refusal, "parser") if refusal is not None else await exchange.run()
+        finally:
+            connection.watcher = None
+            self._exchanges.discard(exchange)
+            if not self._exchanges:
+                self._idle.set()
+            self._record(exchange, outcome, started, counted)
+        return Written(keep_alive=reply.keep_alive and self._state is None)
+
+    def _make_exchange(
+        self, connection: Connection, received: BaseRequest, reply: ClientReply, counted: _Counted
+    ) -> tuple[Exchange, Reply | None]:
+        """The exchange for a request; with a refusal where it cannot even be asked whether it is let in."""
+        server, limits = self._config.server, self._config.limits
+        headers = Headers(received.headers)
+        target, _, query = _target(received)
+        host = headers.get("Host", "")
+        peer = Peer(
+            address=connection.client,
+            client=client_address(headers, connection.client, server.trusted_proxies),
+            scheme="https" if received.secure else "http",
+            host=host,
+        )
+        id = request_id(headers.get("X-Request-Id"))
+        refusal: Reply | None = None
+        route: Route | None = None
+        path = target
+        try:
+            _check(received, headers)
+            path = normalise_path(target)
+            if self._state is not None:
+                raise RequestError("no new exchanges", "draining")
+            route = self._assembly.routes.find(host, path)
+        except RequestError as exc:
+            refusal = Reply(details=exc.details, headers=_ALLOW if exc.details == "method_refused" else None)
+        version = f"{received.version.major}.{received.version.minor}"
+        request = Request(
+            id=id,
+            method=received.method,
+            path=path,
+            query=query,
+            scheme=peer.scheme,
+            host=host,
+            client=peer.client,
+            route=route.name if route is not None else "",
+            headers=upstream_headers(headers, peer, id, trusted_proxies=server.trusted_proxies, version=version),
+            dialect=choose(route.dialect if route is not None else "auto", path),
+            chunks=_chunks(received, reply, limits.body_bytes, limits.body_s, counted) if received.body_exists else None,
+        )
+        return Exchange(request, route, reply, limits), refusal
+
+    def _record(self, exchange: Exchange, outcome: Outcome, started: _Started, counted: _Counted) -> None:
+        """Tell the access log and the metrics of an exchange that has ended."""
+        request, relay, attachment = exchange.request, exchange.relay, exchange.attachment
+        for policy, exc in exchange.errors:
+            logger.error("policy %s failed: %s", policy, describe(exc))
+        now = time.monotonic()
+        ttft_at = relay.first_content_at if relay is not None else None
+        facts: dict[str, Any] = {}
+        if exchange.chain is not None and attachment is not None:
+            facts = exchange.chain.facts() | attachment.facts()
+        record = Record(
+            time=started.wall,
+            id=request.id,
+            client=request.client,
+            method=request.method,
+            path=request.path,
+            route=request.route,
+            upstream=exchange.route.upstream.name if exchange.route is not None else "",
+            dialect=request.dialect.name,
+            status=attachment.status if attachment is not None else 0,
+            outcome=outcome.kind,
+            source=outcome.source,
+            details=outcome.details,
+            ttft_ms=None if ttft_at is None else (ttft_at - started.monotonic) * 1000,
+            duration_ms=(now - started.monotonic) * 1000,
+            events=relay.events if relay is not None else 0,
+            request_bytes=counted.bytes,
+            upstream_bytes=relay.upstream_bytes if relay is not None else 0,
+            downstream_bytes=attachment.written if attachment is not None else 0,
+            facts=facts,
+        )
+        self.metrics.exchange_done(record)
+        if self._access_log is not None:
+            self._access_log.write(record)
+
+
+class _Started:
+    """When a request's head had arrived."""
+
+    __slots__ = ("monotonic", "wall")
+
+    def __init__(self) -> None:
+        self.wall = time.time()
+        self.monotonic = time.monotonic()
+
+
+class _Counted:
+    """Bytes of a request body that were read so far."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+def _nameless(connection: Connection) -> Request:
+    """What stands for a request that could not be read."""
+    return Request(
+        id=request_id(None),
+        method="",
+        path="",
+        client=connection.client,
+        headers=Headers(),
+        dialect=choose("auto", ""),
+    )
+
+
+def _target(request: BaseRequest) -> tuple[str, str, str]:
+    """Path and query as they were sent (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
+    raw = request.raw_path
+    if "://" in raw.partition("?")[0] and not raw.startswith("/"):
+        rest = raw.partition("://")[2]
+        slash = rest.find("/")
+        raw = rest[slash:] if slash >= 0 else "/"
+    return raw.partition("?")
+
+
+def _check(request: BaseRequest, headers: Headers) -> None:
+    """What no route can allow. Raises `RequestError`."""
+    if request.method in _METHODS_REFUSED:
+        raise RequestError("method", "method_refused")
+    hosts = headers.getall("Host", ())
+    if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
+        raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
+    if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
+        raise RequestError("upgrade", "upgrade_refused")  # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+    if headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise RequestError("expectation", "expectation_failed")
+
+
+async def _chunks(
+    request: BaseRequest, reply: ClientReply, limit_bytes: int, limit_s: float, counted: _Counted
+) -> AsyncIterator[bytes]:
+    """The request's body as it arrives. Raises `RequestError`: too large, too slow, or not framed as its head says."""
+    if "Expect" in request.headers:
+        reply.continue_()
+    content = request.content
+    while True:
+        try:
+            async with asyncio.timeout(limit_s):
+                data = await content.readany()
+        except TimeoutError:
+            raise RequestError("no more of the body came", "body_timeout") from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError):
+            raise RequestError("the body broke off", "malformed_body") from None
+        if not data:
+            return
+        counted.bytes += len(data)
+        if counted.bytes > limit_bytes:
+            raise RequestError("the body is over the limit", "body_too_large")
+        yield data
+
+
+# The command
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status."""
+    configure_logging(config.log.level)
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(config))
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Event = asyncio.Event()
+    server = Server(config)
+    try:
+        await server.start()
+    except (OSError, RuntimeError) as exc:
+        logger.error("cannot start: %s", exc)
+        await server.stop()
+        return 1
+    for name, address in server.addresses.items():
+        logger.info("listening", extra={"fields": {"event": "listening", "name": name, "address": str(address)}})
+    logger.info("ready", extra={"fields": {"event": "ready"}})
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    await stopping.wait()
+    logger.info("draining", extra={"fields": {"event": "draining"}})
+    draining = asyncio.ensure_future(server.drain())
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, draining.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await draining
+    await server.stop()
+    logger.info("stopped", extra={"fields": {"event": "stopped"}})
+    return 0
