@@ -1,0 +1,119 @@
+"""The command line, and nothing else: `penstock run`, `check`, `policies`, `demo`.
+
+Exit status: 0 done; 1 the machine would not (an address in use ...); 2 a mistake of the operator's, each told in a line
+on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from .catalogue import catalogue
+from .config import Config, load
+from .errors import ConfigError
+from .registry import DISTRIBUTION, Registry, intruders
+
+_FAILED, _MISTAKEN, _INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `argv` (default: the process's) and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    found = intruders()
+    if found:
+        _complain("\n".join(found))
+        return _MISTAKEN
+    try:
+        return command(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        count = len(error.problems)
+        _complain(f"{count} problem{'' if count == 1 else 's'} in {error.file}; nothing was started")
+        return _MISTAKEN
+    except OSError as error:
+        _complain(str(error))
+        return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    from .server import run  # the other commands need no server, and start in half the time without
+
+    return run(config)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    print(f"OK: {arguments.config}")
+    for line in _outline(config):
+        print(f"    {line}")
+    return 0
+
+
+def _policies(arguments: argparse.Namespace) -> int:
+    for line in catalogue(Registry.scan()):
+        print(line)
+    print("Every [[policy]] table also takes `use`, `name`, `routes` and `on_error`; see config.example.toml.")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from .demo import main as serve
+
+    return serve(arguments.listen)
+
+
+def _outline(config: Config) -> Iterator[str]:
+    """A line for each address and each route, with its chain."""
+    for name, listener in config.listeners.items():
+        yield f"listener {name}: {listener.address}"
+    yield f"admin: {config.admin.address or 'off'}"
+    for name, route in config.routes.items():
+        hosts = ", ".join(route.hosts) or "any host"
+        chain = ", ".join(entry.name for entry in config.chain(name)) or "no policy"
+        yield f"route {name}: {route.path} on {hosts} -> {config.upstreams[route.upstream].url} ({chain})"
+
+
+def _complain(message: str) -> None:
+    print(f"{DISTRIBUTION}: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=DISTRIBUTION, description="Streaming policy proxy for model servers.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        added.set_defaults(command=command)
+        return added
+
+    for name, command, help in (
+        ("run", _run, "run the proxy"),
+        ("check", _check, "check a configuration: exit status 0, or 2 with every problem in it"),
+    ):
+        add(name, command, help).add_argument("--config", required=True, metavar="FILE", help="TOML file")
+    add("policies", _policies, "list the policies that are installed, with their keys")
+    add("demo", _demo, "serve a small demo model").add_argument(
+        "--listen", default="127.0.0.1:8000", metavar="ADDRESS", help="host:port to serve on (default: %(default)s)"
+    )
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
