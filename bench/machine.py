@@ -1,0 +1,65 @@
+"""Cores, versions and other facts that belong beside a figure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGES = ("penstock", "aiohttp", "uvloop", "msgspec")
+
+
+class Cores(NamedTuple):
+    """Where the two sides of a measurement run: the load generator with its mock upstream, and the proxy under test."""
+
+    load: int
+    proxy: int
+
+
+def pick_cores() -> Cores:
+    """Two of the cores that this process may use; the same one twice where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(usable[0], usable[-1])
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a Python distribution, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def nginx_version() -> str | None:
+    """The version of the nginx on the path, None where there is none."""
+    nginx = shutil.which("nginx")
+    if nginx is None:
+        return None
+    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    return said.strip().rpartition("/")[2]
+
+
+def facts(cores: Cores) -> dict[str, object]:
+    """What a reader has to know of the machine to judge a figure."""
+    return {
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "cores": cores._asdict(),
+        "load_average_before": os.getloadavg()[0],
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "nginx": nginx_version(),
+        **{package: version_of(package) for package in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()
