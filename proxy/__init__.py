@@ -1,0 +1,32 @@
+"""Penstock: a streaming policy proxy for model servers. The map: the way of a byte through these files, in order.
+
+    client ── server.py ────▶ exchange.py: admission, in file order ────▶ upstream.py ────▶ model server
+       ▲      downstream.py                                                    │ bytes of one read
+       │                                                     handover.py ──▶ relay.py
+       │                                                                       │ framing.py: frames
+       │                                                                       │ dialects/:  frames to events
+       │                                                                       ▼
+       └────────── attachment.py: the connection's own chain ◀────────── chain.py: the exchange's chain
+                   (restore, heartbeat), then the encoder                (guard … record)
+
+The primitives, each a file:
+
+    policy.py      THE CONTRACT: events in, a verdict out; what a policy author writes
+    chain.py       who is called when: order, pauses, ends; pure
+    framing.py     bytes to frames and back; `Event`        dialects/   what a frame means in a provider's words
+    messages.py    request, head, local reply               errors.py   every exception, outcome and fault: one table
+    relay.py       one exchange from admission to outcome; the only caller of the chains
+    routing.py     which route a request takes              forwarding.py   what the proxy says of itself in headers
+
+What stands around them:
+
+    config.py (values.py, problems.py, secrets.py)   strict TOML to frozen objects, every error at once
+    registry.py      entry points to policy classes      assembly.py   configuration to what runs
+    accesslog.py     one line per exchange               metrics.py    Prometheus
+    fields.py        header field values                 decoding.py   content codings of what policies must read
+    admin.py         health, readiness, metrics          demo.py       a small model server to try it with
+    testing.py       helpers for policy authors          __main__.py   the command line
+
+The border: server, downstream, upstream, handover, relay, listening, admin (and demo) do I/O and say so in their first
+line. All else is data in, data out: no socket, clock, task or lock; time is a value.
+"""
