@@ -129,43 +129,37 @@ class _Delimited:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = b""
-        self._parts: list[bytes] = []  # of a frame that came in many reads, joined once it is whole
-        self._parts_bytes = 0
+        self._searched = bytearray()  # not a list of reads: those may be a byte long each, and cost ten times that
+        self._tail = b""
         self.pending = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        buffer = self._buffer + data
+        buffer = self._tail + data
         frames: list[bytes] = []
         start = 0
         for match in self._END.finditer(buffer):
             end = match.end()
             frame = buffer[start:end]
-            if self._parts:
-                self._parts.append(frame)
-                frame = b"".join(self._parts)
-                self._parts.clear()
-                self._parts_bytes = 0
+            if self._searched:
+                frame = b"".join((self._searched, frame))
+                self._searched.clear()
             if len(frame) > self._limit:
                 raise _too_large(self._limit)
             frames.append(frame)
             start = end
-        rest = buffer[start:] if start else buffer
-        if len(rest) > self._OVERLAP:
-            self._parts.append(rest[: -self._OVERLAP])
-            self._parts_bytes += len(rest) - self._OVERLAP
-            rest = rest[-self._OVERLAP :]
-        self._buffer = rest
-        self.pending = self._parts_bytes + len(rest)
+        searched = max(start, len(buffer) - self._OVERLAP)
+        self._searched += buffer[start:searched]
+        self._tail = buffer[searched:]
+        self.pending = len(self._searched) + len(self._tail)
         if self.pending > self._limit:
             raise _too_large(self._limit)
         return frames
 
     def finish(self) -> bytes:
-        rest = b"".join((*self._parts, self._buffer))
-        self._parts.clear()
-        self._buffer = b""
-        self._parts_bytes = self.pending = 0
+        rest = b"".join((self._searched, self._tail))
+        self._searched.clear()
+        self._tail = b""
+        self.pending = 0
         return rest
 
 
@@ -199,7 +193,7 @@ class NDJSONFramer(_Delimited):
     """An event is a line, its LF included."""
 
     _END = re.compile(rb"\n")
-    _OVERLAP = 1  # nothing can begin a one-byte delimiter; one byte keeps the slice above simple
+    _OVERLAP = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         if not self.pending and data.endswith(b"\n") and len(data) <= self._limit:
@@ -212,19 +206,19 @@ class WholeFramer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self.pending = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         self.pending += len(data)
         if self.pending > self._limit:
             raise _too_large(self._limit)
-        self._parts.append(data)
+        self._body += data
         return []
 
     def finish(self) -> bytes:
-        whole = b"".join(self._parts)
-        self._parts.clear()
+        whole = bytes(self._body)
+        self._body.clear()
         self.pending = 0
         return whole
 

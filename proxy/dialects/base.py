@@ -14,6 +14,8 @@ import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import msgspec
+
 from ..errors import Problem
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Channel(NamedTuple):
 
     choice: int | None
     kind: Kind | None
-    index: int | str | None
+    index: int | str | None  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a channel
     repeated: bool = False
 
     def covers(self, other: Channel) -> bool:
@@ -67,26 +69,18 @@ class Usage(NamedTuple):
     output_tokens: int | None
 
 
-class Parsed:
-    """What a dialect reads in one event. `deltas` has no empty texts. `choices` are the answers that the event speaks of,
-    also where it adds no text to them. `known` is False for a shape that the dialect does not know: a policy that has
-    to see the text then fails closed."""
+class Parsed(msgspec.Struct, gc=False):
+    """What a dialect reads in one event.
 
-    __slots__ = ("choices", "deltas", "ends", "known", "usage")
+    `deltas` has no empty texts. `choices` are the answers that the event speaks of, also where it adds no text to them.
+    `known` is False for a shape that the dialect does not know: a policy that has to see the text then fails closed.
+    """
 
-    def __init__(
-        self,
-        deltas: Sequence[Delta] = (),
-        ends: Sequence[Channel] = (),
-        usage: Usage | None = None,
-        choices: Sequence[int] = (),
-        known: bool = True,
-    ) -> None:
-        self.deltas = deltas
-        self.ends = ends
-        self.usage = usage
-        self.choices = choices
-        self.known = known
+    deltas: Sequence[Delta] = ()
+    ends: Sequence[Channel] = ()
+    usage: Usage | None = None
+    choices: Sequence[int] = ()
+    known: bool = True
 
 
 class Call:

@@ -1,0 +1,136 @@
+"""JSON documents: decoded strictly, searched for texts, edited, and encoded so that what nobody touched stays.
+
+What an edited document loses: whitespace between tokens, the spelling of escapes (``\\u00e9`` or the character itself),
+all but the last of repeated keys, and the sign of an integer zero. Numbers keep their text, keys their order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+MAX_DEPTH = 64
+"""Texts nested deeper than this are not looked for: paths would grow with the square of the document."""
+
+Path = tuple[str | int, ...]
+
+
+def _keep_text(number: str) -> msgspec.Raw:
+    return msgspec.Raw(number.encode())
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python converts (sys.set_int_max_str_digits)
+        return float(digits)
+
+
+def _editable_integer(digits: str) -> int | msgspec.Raw:
+    try:
+        return int(digits)
+    except ValueError:
+        return _keep_text(digits)
+
+
+_decode = msgspec.json.Decoder().decode
+_decode_editable = msgspec.json.Decoder(float_hook=_keep_text).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(data: bytes) -> Any:
+    """The document in `data` (RFC 8259, UTF-8). Raises ValueError where there is none or it nests too deeply to decode.
+
+    msgspec refuses two things that JSON allows and the standard library reads: lone surrogates (``"\\ud83d"``, sent by
+    servers that cut UTF-16 strings anywhere) and numbers beyond a float's range or 4300 digits.
+    """
+    try:
+        return _decode(data)
+    except ValueError:
+        return _decode_permissively(data, json.JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant))
+    except RecursionError:
+        raise ValueError("the document nests too deeply") from None
+
+
+def decode_editable(data: bytes) -> Any:
+    """Like `decode`, for a document that will be edited and encoded: numbers that decoding would change are opaque."""
+    try:
+        return _decode_editable(data)
+    except ValueError:
+        decoder = json.JSONDecoder(parse_float=_keep_text, parse_int=_editable_integer, parse_constant=_refuse_constant)
+        return _decode_permissively(data, decoder)
+    except RecursionError:
+        raise ValueError("the document nests too deeply") from None
+
+
+def _decode_permissively(data: bytes, decoder: json.JSONDecoder) -> Any:
+    try:
+        return decoder.decode(data.decode())
+    except RecursionError:
+        raise ValueError("the document nests too deeply") from None
+
+
+def encode(document: Any) -> bytes:
+    """The document as compact JSON. Lone surrogates are written as escapes."""
+    try:
+        return _encode(document)
+    except UnicodeEncodeError:
+        return _encode_escaped(document)
+
+
+def _encode_escaped(document: Any) -> bytes:
+    if isinstance(document, str):
+        return json.dumps(document).encode()
+    if isinstance(document, Mapping):
+        members = (_encode_escaped(key) + b":" + _encode_escaped(value) for key, value in document.items())
+        return b"{" + b",".join(members) + b"}"
+    if isinstance(document, list):
+        return b"[" + b",".join(map(_encode_escaped, document)) + b"]"
+    return _encode(document)
+
+
+class Slot(NamedTuple):
+    """A place in a document where a string stands: `holder[key]`, at `path` below where the search began."""
+
+    holder: Any
+    key: str | int
+    path: Path
+
+    @property
+    def text(self) -> str:
+        text: str = self.holder[self.key]
+        return text
+
+    def put(self, text: str) -> None:
+        self.holder[self.key] = text
+
+
+def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]:
+    """Every non-empty string at or below `holder[key]`, in the order of the wire. Raises ValueError below `MAX_DEPTH`.
+
+    `path` is the path of `holder[key]` itself. A slot just given may be written to.
+    """
+    ahead = [(holder, key, path)]
+    while ahead:
+        holder, key, path = ahead.pop()
+        value = holder[key]
+        if isinstance(value, str):
+            if value:
+                yield Slot(holder, key, path)
+        elif isinstance(value, dict | list) and value:
+            if len(path) == MAX_DEPTH:
+                raise ValueError("the document nests too deeply")
+            keys = list(value) if isinstance(value, dict) else range(len(value))
+            ahead += [(value, inner, (*path, inner)) for inner in reversed(keys)]
+
+
+def pointer(path: Path) -> str:
+    """The JSON pointer of a path (RFC 6901 §3)."""
+    return "".join(["/" + str(part).replace("~", "~0").replace("/", "~1") for part in path])

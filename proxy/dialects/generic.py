@@ -1,0 +1,209 @@
+"""APIs of unknown shape, told apart by content type alone.
+
+- Server-sent events whose data is JSON, NDJSON and whole JSON: every string value is a channel, its index the JSON
+  pointer. `data: [DONE]` ends every channel.
+- Server-sent events whose data is anything else: the data is the text of the one channel with index "", as is the
+  string where a whole document is one. A number is such text too, or digits sent token by token would go unseen.
+- Text (`text/*` in UTF-8): one channel with index "".
+- Everything else is opaque bytes, of which nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Problem
+from ..framing import Event, Framer, Framing
+from . import sse
+from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
+from .documents import decode, encode, string_slots
+from .stream import UNKNOWN, DocumentStream, Stream, Text, every_text, framing_of, media_type
+
+if TYPE_CHECKING:
+    from ..messages import Request, ResponseHead
+    from ..policy import Ending
+
+WHOLE_TEXT = Channel(0, Kind.TEXT, "")
+"""The channel of what is text as a whole; "" is the JSON pointer to a whole document."""
+
+
+class Generic:
+    """The dialect of whatever no other dialect knows."""
+
+    name = "generic"
+
+    def matches(self, path: str) -> bool:
+        return True
+
+    def read_call(self, request: Request) -> Call:
+        """The top-level `model` and `stream` that most APIs have, and every string as a text."""
+        try:
+            document = decode(request.body or b"")
+            texts = [slot.text for slot in string_slots([document], 0)]
+        except ValueError:
+            return Call()
+        fields = document if isinstance(document, dict) else {}
+        model = fields.get("model")
+        return Call(
+            model=model if isinstance(model, str) else None,
+            stream=fields.get("stream") is True,
+            texts=texts,
+            document=document,
+        )
+
+    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+        return "application/json", encode(_error(problem))
+
+    def open(self, head: ResponseHead, call: Call) -> DialectStream:
+        framing = framing_of(head)
+        return OpaqueStream(text=_is_text(head)) if framing is Framing.OPAQUE else GenericStream(framing)
+
+
+def _error(problem: Problem) -> dict[str, Any]:
+    return {"error": {"message": problem.message, "code": problem.details, "status": problem.status}}
+
+
+def _is_text(head: ResponseHead) -> bool:
+    charset = head.headers.get("Content-Type", "").lower().partition("charset=")[2].partition(";")[0].strip('" ')
+    return media_type(head).startswith("text/") and charset in ("", "utf-8", "us-ascii")
+
+
+class GenericStream(DocumentStream):
+    """JSON of unknown shape, or server-sent text."""
+
+    def texts(self, root: list[Any]) -> Iterable[Text]:
+        return every_text(root, 0)
+
+    def load(self, data: bytes) -> Any:
+        if self.framing is Framing.SSE and data.lstrip()[:1] not in (b"{", b"[", b'"'):
+            raise ValueError("text")
+        return super().load(data)
+
+    def read_other(self, data: bytes) -> Parsed:
+        other = super().read_other(data)
+        if other is not UNKNOWN or self.framing is not Framing.SSE:
+            return other
+        return _read_text(data)
+
+    def is_blank(self, document: Any) -> bool:
+        return isinstance(document, str)
+
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        if not isinstance(event.parsed, _PlainText):
+            return super().rewrite(event, deltas)
+        text = deltas[0][1]
+        fields = sse.read(event.raw)
+        if not text and fields.event is None and fields.id is None and fields.retry_ms is None:
+            return None
+        return Event(sse.with_data(event.raw, _to_bytes(text)), self, _plain(text))
+
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        """Where nothing is known of the shape, everything but the texts is said again."""
+        if isinstance(event.parsed, _PlainText) and channel == WHOLE_TEXT:
+            return Event(sse.with_data(b"data:\n\n", _to_bytes(text)), self, _plain(text))
+        root, slot = self.place(event, channel)
+        for _, other in list(self.texts(root)):
+            other.put("")
+        slot.put(text)
+        return self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        if self.framing is Framing.JSON:
+            self.finished = True
+        elif self.framing is Framing.SSE:
+            for event in events:
+                if not event.raw.startswith(b":"):
+                    self._last = event.raw
+                    self.finished = self.finished or (b"[DONE]" in event.raw and EVERY_CHANNEL in event.ends)
+
+    def ending(self, ending: Ending, problem: Problem) -> list[Event]:
+        """An error event either way: how an unknown API says that its own limit was reached cannot be known."""
+        return [] if self.finished else [self.carry(_error(problem), b"error")]
+
+
+class OpaqueStream(Stream):
+    """Each read is an event; its text, where it is text, is one channel. Nothing can be said in it but by the model."""
+
+    def __init__(self, *, text: bool) -> None:
+        super().__init__(Framing.OPAQUE)
+        self._text = text
+
+    def framer(self, max_event_bytes: int) -> Framer:
+        return CharacterFramer() if self._text else super().framer(max_event_bytes)
+
+    def parse(self, raw: bytes) -> Parsed:
+        return _read_text(raw) if self._text else UNKNOWN
+
+    def document(self, raw: bytes) -> None:
+        return None
+
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        if not deltas:
+            return event
+        text = deltas[0][1]
+        return Event(_to_bytes(text), self, _plain(text)) if text else None
+
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        if not self._text or channel != WHOLE_TEXT:
+            raise ValueError("only text can be continued")
+        return Event(_to_bytes(text), self, _plain(text))
+
+    def comment(self) -> None:
+        return None
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        """There is no terminal and nothing to remember."""
+
+    def ending(self, ending: Ending, problem: Problem) -> list[Event]:
+        return []
+
+
+class CharacterFramer:
+    """Each read is an event, but for a character of UTF-8 that it cut: that one begins the next."""
+
+    def __init__(self) -> None:
+        self._cut = b""
+        self.pending = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        data = self._cut + data
+        keep = len(data) - _cut_bytes(data)
+        self._cut = data[keep:]
+        self.pending = len(self._cut)
+        return [data[:keep]] if keep else []
+
+    def finish(self) -> bytes:
+        rest, self._cut, self.pending = self._cut, b"", 0
+        return rest
+
+
+def _cut_bytes(data: bytes) -> int:
+    """How many bytes at the end begin a character of UTF-8 and do not complete it: 0 to 3 (RFC 3629 §3)."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4 if byte < 0xF5 else 0
+            return back if back < length else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
+class _PlainText(Parsed, gc=False):
+    """A payload that is text and not a document, also where the text that a policy gave it looks like one."""
+
+
+def _plain(text: str) -> _PlainText:
+    return _PlainText([(WHOLE_TEXT, text)] if text else ())
+
+
+def _read_text(data: bytes) -> Parsed:
+    try:
+        return _plain(data.decode())
+    except UnicodeDecodeError:
+        return UNKNOWN
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode(errors="replace")  # lone surrogates, which no text that came in this way can hold

@@ -1,0 +1,244 @@
+"""OpenAI chat completions: `POST .../chat/completions`, which vLLM, SGLang, llama.cpp, Ollama and many others serve too.
+
+A choice's texts stand in `delta` (chunks) or `message` (whole replies). Reasoning models of other makers put their
+thoughts into `reasoning_content` or `reasoning`. Where a chunk has both `delta` and `message` (Perplexity), the message
+repeats the reply so far.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import Problem
+from ..framing import Event, Framing
+from . import openai_common, sse
+from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
+from .documents import Path, Slot, encode, pointer, string_slots
+from .generic import Generic
+from .openai_common import MAX_CHOICES
+from .stream import Text, framing_of
+
+if TYPE_CHECKING:
+    from ..messages import Request, ResponseHead
+
+_AZURE_DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")  # the model's name there; the body need not say it
+
+
+class OpenAIChat:
+    name = "openai-chat"
+
+    def matches(self, path: str) -> bool:
+        return path.rstrip("/").endswith("/chat/completions")
+
+    def read_call(self, request: Request) -> Call:
+        document = openai_common.read_request(request.body)
+        limit = document.get("max_completion_tokens")
+        call = openai_common.read_call(
+            document, document.get("max_tokens") if limit is None else limit, _request_texts(document.get("messages"))
+        )
+        if call.model is None and (deployment := _AZURE_DEPLOYMENT.search(request.path)):
+            call.model = deployment[1]
+        return call
+
+    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+        return openai_common.error_body(problem)
+
+    def open(self, head: ResponseHead, call: Call) -> DialectStream:
+        framing = framing_of(head)
+        if framing in (Framing.SSE, Framing.JSON):
+            return ChatStream(framing, call)
+        return Generic().open(head, call)
+
+
+def _request_texts(messages: Any) -> list[str]:
+    """What the messages say: contents and their text parts, reasoning, refusals and the arguments of tool calls. Not
+    images and sounds, which are strings too."""
+    texts: list[str] = []
+    for message in messages if isinstance(messages, list) else ():
+        try:
+            texts += [slot.text for slot in string_slots([message], 0) if _known_text(message, slot.path)]
+        except ValueError:  # nests too deeply
+            continue
+    return texts
+
+
+def _known_text(message: Any, path: Path) -> tuple[Kind, int | str] | None:
+    """Kind and index of the channel whose text stands at `path` of a message; None for any other string."""
+    match path:
+        case ("content",):
+            return Kind.TEXT, 0
+        case ("content", int(part), "text"):
+            return Kind.TEXT, part
+        case ("content", int(part), "refusal"):
+            return Kind.REFUSAL, part
+        case ("reasoning_content",):
+            return Kind.REASONING, 0
+        case ("reasoning",):  # the same by another name; who sends both repeats himself, so they are two
+            return Kind.REASONING, 1
+        case ("refusal",):
+            return Kind.REFUSAL, 0
+        case ("tool_calls", int(position), "function", "arguments") | ("tool_calls", int(position), "custom", "input"):
+            number = message["tool_calls"][position].get("index")
+            return Kind.TOOL_ARGUMENTS, number if type(number) is int else position
+        case ("function_call", "arguments"):  # the form before tool calls
+            return Kind.TOOL_ARGUMENTS, "function_call"
+    return None
+
+
+def _is_structure(path: Path) -> bool:
+    """Whether the string at `path` of a message is one of the API's own words or names, and no text."""
+    match path:
+        case ("role",) | ("content", _, "type") | ("tool_calls", _, "id" | "type"):
+            return True
+        case ("tool_calls", _, "function" | "custom", "name") | ("function_call", "name"):
+            return True
+    return False
+
+
+# A chunk as nearly all are, typed: reading it costs half of what reading any document does. A message that has a field not
+# named here is read as any document.
+
+
+class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int
+    delta: _Delta
+    finish_reason: str | None = None
+    message: None = None
+    logprobs: None = None
+    token_ids: None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+    error: None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+@lru_cache(MAX_CHOICES)
+def _content(choice: int) -> Channel:
+    return Channel(choice, Kind.TEXT, 0)
+
+
+class ChatStream(openai_common.OpenAIStream):
+    """One reply."""
+
+    object_name = "chat.completion.chunk"
+
+    def parse(self, raw: bytes) -> Parsed:
+        parsed = _read_ordinary(raw) if self.framing is Framing.SSE else None
+        return super().parse(raw) if parsed is None else parsed
+
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        if len(deltas) == 1 and self.framing is Framing.SSE:
+            spliced = _splice(event.raw, event.deltas[0][1], deltas[0])
+            if spliced is not None:
+                return Event(spliced[0], self, spliced[1])
+        return super().rewrite(event, deltas)
+
+    def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
+        for name in choice:
+            if name in ("delta", "message"):
+                message = choice[name]
+                repeated = name == "message" and "delta" in choice
+                for slot in string_slots(choice, name):
+                    channel = _channel(index, message, slot.path, repeated)
+                    if channel is not None:
+                        yield channel, Slot(slot.holder, slot.key, (name, *slot.path))
+
+    def empty_choice(self, *, first: bool) -> dict[str, Any]:
+        delta = {"role": "assistant", "content": ""} if first else {}
+        return {"delta": delta, "logprobs": None, "finish_reason": "length"}
+
+
+def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel | None:
+    """The channel of the string at `path` of a message; None where it is no text."""
+    known = _known_text(message, path)
+    if known is not None:
+        return Channel(choice, *known, repeated)
+    return None if _is_structure(path) else Channel(choice, Kind.TEXT, pointer(path), repeated)
+
+
+def _read_ordinary(raw: bytes) -> Parsed | None:
+    """What an ordinary chunk says. None: it is none, or the order of its fields on the wire matters, which typing has
+    lost."""
+    try:
+        chunk = _decode_chunk(sse.read_data(raw) or b"")
+    except (ValueError, RecursionError):
+        return None
+    deltas: list[Delta] = []
+    ends: list[Channel] = []
+    numbers: list[int] = []
+    for choice in chunk.choices:
+        index, delta = choice.index, choice.delta
+        numbers.append(index)
+        before = len(deltas)
+        if delta.content:
+            deltas.append((_content(index), delta.content))
+        if delta.reasoning_content:
+            deltas.append((Channel(index, Kind.REASONING, 0), delta.reasoning_content))
+        if delta.reasoning:
+            deltas.append((Channel(index, Kind.REASONING, 1), delta.reasoning))
+        if delta.refusal:
+            deltas.append((Channel(index, Kind.REFUSAL, 0), delta.refusal))
+        if delta.tool_calls:
+            deltas += [
+                (Channel(index, Kind.TOOL_ARGUMENTS, call.index), call.function.arguments)
+                for call in delta.tool_calls
+                if call.function is not None and call.function.arguments
+            ]
+        if len(deltas) > before + 1:
+            return None
+        if choice.finish_reason:
+            ends.append(Channel(index, None, None))
+    usage = chunk.usage
+    counts = None if usage is None else Usage(usage.prompt_tokens, usage.completion_tokens)
+    return Parsed(deltas, ends, counts, numbers)
+
+
+def _splice(raw: bytes, old: str, new: Delta) -> tuple[bytes, Parsed] | None:
+    """An ordinary chunk with the text `old`, its only one, replaced in place, and what it says then: every other byte stays,
+    at a fifth of the cost of decoding and encoding. None where that is not possible.
+
+    The text is looked for in the spelling that most servers use. That what was found was the text, and not its like
+    elsewhere, shows in what the result says.
+    """
+    spelt = encode(old)
+    if raw.count(spelt) != 1:
+        return None
+    spliced = raw.replace(spelt, encode(new[1]))
+    parsed = _read_ordinary(spliced)
+    return None if parsed is None or parsed.deltas != [new] else (spliced, parsed)

@@ -1,0 +1,265 @@
+"""What OpenAI's chat completions and completions have in common: the envelope of a chunk, its ends, usage and errors.
+
+Source: OpenAI API reference, "Chat Completions: streaming events" and "Completions"; what else real servers send is said
+where it matters. Servers that speak this dialect add fields freely, so an unknown field of the envelope is no text, while
+an unknown string inside a message is one (its channel's index is its JSON pointer): nothing the model said goes unseen.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from ..errors import Problem
+from ..framing import Event, Framing
+from ..policy import Ending
+from . import sse
+from .base import EVERY_CHANNEL, Call, Channel, Parsed, Usage
+from .documents import decode, encode, string_slots
+from .stream import NOTHING, DocumentStream, Text, every_text
+
+MAX_CHOICES = 128
+"""OpenAI's own limit of `n`, and ours of the choices that are kept track of."""
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+# What every chunk of a stream says alike, and what carries nothing worth an event of its own.
+_ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+_PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
+# What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
+_MIRRORS = ("logprobs", "token_ids")
+
+
+def error_document(problem: Problem) -> dict[str, Any]:
+    """The error object of all OpenAI APIs. Their SDKs choose the exception by status and show `code` and `type`."""
+    other = "server_error" if problem.status >= 500 else "invalid_request_error"
+    type = _ERROR_TYPES.get(problem.status, other)
+    return {"error": {"message": problem.message, "type": type, "param": None, "code": problem.details}}
+
+
+def error_body(problem: Problem) -> tuple[str, bytes]:
+    """Content type and body of a local reply."""
+    return "application/json", encode(error_document(problem))
+
+
+def read_request(body: bytes | None) -> dict[str, Any]:
+    """The request's document; empty where there is none."""
+    try:
+        document = decode(body or b"")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequence[str]) -> Call:
+    """The fields that both APIs name alike; a field of the wrong type counts as not said."""
+    options = document.get("stream_options")
+    model, n = document.get("model"), document.get("n")
+    return Call(
+        model=model if isinstance(model, str) else None,
+        stream=document.get("stream") is True,
+        choices=n if type(n) is int and n > 0 else 1,
+        max_output_tokens=max_output_tokens if type(max_output_tokens) is int and max_output_tokens >= 0 else None,
+        wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        texts=texts,
+        document=document or None,
+    )
+
+
+def strings(value: Any) -> list[str]:
+    """All strings at or below `value`, in order; none where they nest too deeply."""
+    try:
+        return [slot.text for slot in string_slots([value], 0)]
+    except ValueError:
+        return []
+
+
+class _State(msgspec.Struct, gc=False):
+    """What an ending has to know of a choice."""
+
+    index: int
+    finish_reason: str | None = None
+
+
+class _States(msgspec.Struct, gc=False):
+    choices: list[_State]
+    error: None = None
+
+
+_decode_states = msgspec.json.Decoder(_States).decode
+
+
+class OpenAIStream(DocumentStream):
+    """One reply. The two APIs differ in where a choice has its texts and in what an empty choice looks like."""
+
+    object_name: ClassVar[str]
+    """The `object` of a chunk."""
+
+    def __init__(self, framing: Framing, call: Call) -> None:
+        super().__init__(framing)
+        self._call = call
+        self._open: dict[int, bool] = {}
+        """The choices delivered so far: whether more of each may come."""
+
+    @abstractmethod
+    def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
+        """The texts of one choice, in the order of the wire."""
+
+    @abstractmethod
+    def empty_choice(self, *, first: bool) -> dict[str, Any]:
+        """A choice that adds nothing, but for its index and finish_reason; `first`: the client has seen none of it."""
+
+    # Reading
+
+    def texts(self, root: list[Any]) -> Iterable[Text]:
+        choices = _choices(root[0])
+        if choices is None:
+            yield from every_text(root, 0)
+            return
+        for index, choice in choices:
+            yield from self.choice_texts(index, choice)
+        if root[0].get("error"):
+            yield from every_text(root[0], "error", ("error",))
+
+    def read(self, document: Any) -> Parsed:
+        if not isinstance(document, dict):
+            return NOTHING
+        choices = _choices(document) or []
+        ends = [Channel(index, None, None) for index, choice in choices if choice.get("finish_reason")]
+        if document.get("error"):
+            ends = [EVERY_CHANNEL]
+        return Parsed((), ends, _usage(document.get("usage")), [index for index, _ in choices])
+
+    # Writing
+
+    def edited(self, document: Any, changed: Sequence[Channel]) -> None:
+        numbers = {channel.choice for channel in changed}
+        for index, choice in _choices(document) or ():
+            if index in numbers:
+                choice.update((name, None) for name in _MIRRORS if name in choice)
+
+    def is_blank(self, document: Any) -> bool:
+        choices = _choices(document)
+        if choices is None:
+            return False
+        others = (value for name, value in document.items() if name not in (*_ENVELOPE, _PADDING, "choices"))
+        return all(map(_is_blank, others)) and all(_is_blank(choice) for _, choice in choices)
+
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        root, slot = self.place(event, channel)
+        slot.put(text)
+        for index, choice in _choices(root[0]) or ():
+            for found, place in self.choice_texts(index, choice):
+                if found == channel:
+                    chunk = self._chunk(root[0], [{"index": index, **_only(choice, place.path)}])
+                    return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
+        raise ValueError("the text of an error cannot be continued")
+
+    # Delivery and ends
+
+    def delivered(self, events: Sequence[Event]) -> None:
+        if self.framing is not Framing.SSE:
+            self.finished = True
+            return
+        for event in events:
+            if event.is_parsed or not self._note_states(event.raw):
+                parsed = event.parsed
+                if parsed.choices:
+                    self._last = event.raw
+                    for index in parsed.choices:
+                        if index not in self._open:
+                            self._begin(index)
+                for end in parsed.ends:
+                    if end.choice is None:
+                        self.finished = True
+                    elif end.choice in self._open:
+                        self._open[end.choice] = False
+
+    def _note_states(self, raw: bytes) -> bool:
+        """Look at no more of a chunk that no policy read than an ending needs; False if it is no ordinary chunk."""
+        try:
+            states = _decode_states(sse.read_data(raw) or b"").choices
+        except (ValueError, RecursionError):
+            return False
+        for state in states:
+            if state.index not in self._open:
+                self._begin(state.index)
+            if state.finish_reason and state.index in self._open:
+                self._open[state.index] = False
+        if states:  # Azure's first chunk has no choices, and an empty id
+            self._last = raw
+        return True
+
+    def _begin(self, index: int) -> None:
+        if len(self._open) < MAX_CHOICES:
+            self._open[index] = True
+
+    def ending(self, ending: Ending, problem: Problem) -> list[Event]:
+        """LENGTH: each open choice finishes as at the API's own limit. ERROR: an error object in the stream, at which
+        the SDKs raise; no `[DONE]` follows it, or who looks only for that would take the reply for complete."""
+        if self.finished:
+            return []
+        if ending is Ending.ERROR or self.framing is not Framing.SSE:
+            return [self.carry(error_document(problem))]
+        last = self.document(self._last)
+        if not isinstance(last, dict):
+            last = {"id": "chatcmpl-0", "created": 0, "model": self._call.model or ""}
+        promised = range(min(self._call.choices, MAX_CHOICES))
+        events = [
+            self.carry(self._chunk(last, [{"index": index, **self.empty_choice(first=index not in self._open)}]))
+            for index in sorted({*promised, *self._open})
+            if self._open.get(index, True)
+        ]
+        if self._call.wants_usage and last.get("usage"):
+            events.append(self.carry({**self._chunk(last, []), "usage": last["usage"]}))
+        return [*events, self.event(sse.write(b"[DONE]"))]
+
+    def _chunk(self, like: Mapping[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A chunk of the same reply."""
+        envelope = {name: like[name] for name in _ENVELOPE if name in like}
+        return {**envelope, "object": self.object_name, "choices": choices}
+
+
+def _choices(document: Any) -> list[tuple[int, dict[str, Any]]] | None:
+    """The choices with their numbers (some servers leave them out); None for a document of another shape."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return None
+    numbers = (choice.get("index") for choice in choices)
+    return [
+        (number if type(number) is int else position, choice)
+        for position, (number, choice) in enumerate(zip(numbers, choices, strict=True))
+    ]
+
+
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    return Usage(*(count if type(count) is int else None for count in counts))
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether there is nothing in a value but the numbers of its parts."""
+    if isinstance(value, dict):
+        return all(name == "index" or _is_blank(inner) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_blank, value))
+    return value is None or value == ""
+
+
+def _only(value: Any, path: Sequence[str | int]) -> Any:
+    """What leads to the text at `path`, without what stands beside it; the numbers and types of parts stay."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [_only(value[int(key)], rest)]
+    return {name: value[name] for name in ("index", "type") if name in value} | {key: _only(value[key], rest)}

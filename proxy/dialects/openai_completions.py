@@ -1,0 +1,56 @@
+"""OpenAI completions, the API before chat: `POST .../completions`, also served by vLLM, SGLang and llama.cpp.
+
+A choice's text stands in `text`, in chunks and whole replies alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Problem
+from ..framing import Framing
+from . import openai_common
+from .base import Call, Channel, DialectStream, Kind
+from .documents import Slot
+from .generic import Generic
+from .stream import Text, framing_of
+
+if TYPE_CHECKING:
+    from ..messages import Request, ResponseHead
+
+
+class OpenAICompletions:
+    name = "openai-completions"
+
+    def matches(self, path: str) -> bool:
+        path = path.rstrip("/")
+        return path.endswith("/completions") and not path.endswith("/chat/completions")
+
+    def read_call(self, request: Request) -> Call:
+        document = openai_common.read_request(request.body)
+        texts = openai_common.strings([document.get("prompt"), document.get("suffix")])
+        return openai_common.read_call(document, document.get("max_tokens"), texts)
+
+    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+        return openai_common.error_body(problem)
+
+    def open(self, head: ResponseHead, call: Call) -> DialectStream:
+        framing = framing_of(head)
+        if framing in (Framing.SSE, Framing.JSON):
+            return CompletionsStream(framing, call)
+        return Generic().open(head, call)
+
+
+class CompletionsStream(openai_common.OpenAIStream):
+    """One reply."""
+
+    object_name = "text_completion"
+
+    def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
+        text = choice.get("text")
+        if isinstance(text, str) and text:
+            yield Channel(index, Kind.TEXT, 0), Slot(choice, "text", ("text",))
+
+    def empty_choice(self, *, first: bool) -> dict[str, Any]:
+        return {"text": "", "logprobs": None, "finish_reason": "length"}

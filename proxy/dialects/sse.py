@@ -1,0 +1,75 @@
+"""The fields of one server-sent event (WHATWG HTML §9.2.6), read and written; pure.
+
+Where one event ends and the next begins is `framing.py`'s; here is what stands in it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_LINE_END = re.compile(rb"(\r\n|\n|\r)")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Fields(NamedTuple):
+    """What a client is given of one event. None: the event has no such field."""
+
+    data: bytes | None
+    """All `data` lines, joined by LF. An event without any is not dispatched."""
+    event: bytes | None = None
+    id: bytes | None = None
+    retry_ms: int | None = None
+
+
+def read(raw: bytes) -> Fields:
+    """The fields of one event; comments, unknown fields, ids with a NUL and retries that are no number are ignored.
+
+    The stream's byte order mark is skipped at the start of any event, as events do not know which is the first.
+    """
+    data: list[bytes] = []
+    event = id = retry_ms = None
+    for line in _LINE_END.split(raw.removeprefix(_BOM))[::2]:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif name == b"event":
+            event = value
+        elif name == b"id" and b"\0" not in value:
+            id = value
+        elif name == b"retry" and value.isdigit() and len(value) < 10:
+            retry_ms = int(value)
+    return Fields(b"\n".join(data) if data else None, event, id, retry_ms)
+
+
+def read_data(raw: bytes) -> bytes | None:
+    """`read(raw).data`, at a third of the cost for the event that nearly all are: one `data` line, LF line ends."""
+    return raw[6:-2] if _is_plain(raw) else read(raw).data
+
+
+def _is_plain(raw: bytes) -> bool:
+    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.find(b"\r") < 0
+
+
+def with_data(raw: bytes, data: bytes) -> bytes:
+    """The event with other data, one `data` line for each line of it; every other line and all line ends stay."""
+    if _is_plain(raw) and data.find(b"\n") < 0 and data.find(b"\r") < 0:
+        return b"data: " + data + b"\n\n"
+    bom = _BOM if raw.startswith(_BOM) else b""
+    pieces = _LINE_END.split(raw[len(bom) :])
+    kept = [bom]
+    written = False
+    for line, end in zip(pieces[::2], [*pieces[1::2], b""], strict=True):
+        if line.partition(b":")[0] != b"data":
+            kept += (line, end)
+        elif not written:
+            written = True
+            kept += (b"data: " + part + (end or b"\n") for part in _LINE_END.split(data)[::2])
+    return b"".join(kept)
+
+
+def write(data: bytes, event: bytes | None = None) -> bytes:
+    """An event with these fields; `data` is one line."""
+    name = b"event: " + event + b"\n" if event is not None else b""
+    return name + b"data: " + data + b"\n\n"

@@ -1,0 +1,200 @@
+"""What the streams of all dialects do alike: events that carry JSON documents, read and rewritten by their texts.
+
+A dialect says where the texts of a document stand (`texts`); reading, rewriting and continuing follow from that one
+answer, so that they cannot disagree. `framing_of` is how every dialect chooses its framing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Problem
+from ..framing import Event, Framer, Framing, framer_for
+from . import sse
+from .base import EVERY_CHANNEL, Channel, Delta, Kind, Parsed
+from .documents import Slot, decode, decode_editable, encode, pointer, string_slots
+
+if TYPE_CHECKING:
+    from ..messages import ResponseHead
+    from ..policy import Ending
+
+NOTHING = Parsed()
+UNKNOWN = Parsed(known=False)
+DONE = Parsed(ends=(EVERY_CHANNEL,))
+
+Text = tuple[Channel, Slot]
+"""A text of a document: whose it is and where it stands."""
+
+_FRAMINGS = {
+    "text/event-stream": Framing.SSE,
+    "application/x-ndjson": Framing.NDJSON,
+    "application/ndjson": Framing.NDJSON,
+    "application/jsonl": Framing.NDJSON,
+    "application/x-jsonlines": Framing.NDJSON,
+    "application/json-lines": Framing.NDJSON,
+    "application/json": Framing.JSON,
+}
+
+
+def media_type(head: ResponseHead) -> str:
+    """The lower-cased type/subtype of the head's Content-Type, "" where it has none (RFC 9110 §8.3.1)."""
+    return head.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def framing_of(head: ResponseHead) -> Framing:
+    """How the body below this head is divided into events."""
+    media = media_type(head)
+    return _FRAMINGS.get(media) or (Framing.JSON if media.endswith("+json") else Framing.OPAQUE)
+
+
+def every_text(holder: Any, key: str | int, path: tuple[str | int, ...] = ()) -> Iterable[Text]:
+    """The rule for JSON of unknown shape: every string value is a channel, its index the JSON pointer."""
+    return ((Channel(0, Kind.TEXT, pointer(slot.path)), slot) for slot in string_slots(holder, key, path))
+
+
+class Stream(ABC):
+    """The part of `base.DialectStream` that is the same for all."""
+
+    def __init__(self, framing: Framing) -> None:
+        self.framing = framing
+        self.finished = False
+
+    def framer(self, max_event_bytes: int) -> Framer:
+        return framer_for(self.framing, max_event_bytes)
+
+    def event(self, raw: bytes) -> Event:
+        return Event(raw, self)
+
+    @abstractmethod
+    def parse(self, raw: bytes) -> Parsed: ...
+
+    @abstractmethod
+    def document(self, raw: bytes) -> Any: ...
+
+    @abstractmethod
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None: ...
+
+    @abstractmethod
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event: ...
+
+    @abstractmethod
+    def comment(self) -> Event | None: ...
+
+    @abstractmethod
+    def delivered(self, events: Sequence[Event]) -> None: ...
+
+    @abstractmethod
+    def ending(self, ending: Ending, problem: Problem) -> list[Event]: ...
+
+
+class DocumentStream(Stream):
+    """A stream whose events carry JSON documents: the data of an SSE event, an NDJSON line or the whole body."""
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__(framing)
+        self._last = b""
+        """The last event delivered that was more than a comment."""
+
+    @abstractmethod
+    def texts(self, root: list[Any]) -> Iterable[Text]:
+        """The non-empty texts of the document `root[0]`, in the order of the wire. Raises ValueError where they nest
+        too deeply to be found."""
+
+    def read(self, document: Any) -> Parsed:
+        """What a document says besides its texts: `ends`, `usage` and `choices` of a `Parsed` without deltas."""
+        return NOTHING
+
+    def read_other(self, data: bytes) -> Parsed:
+        """What a payload says that is no JSON document."""
+        return DONE if self.framing is Framing.SSE and data.startswith(b"[DONE]") else UNKNOWN
+
+    def edited(self, document: Any, changed: Sequence[Channel]) -> None:
+        """The texts of `changed` were replaced: take out of the document what repeats the old ones in other forms."""
+
+    @abstractmethod
+    def is_blank(self, document: Any) -> bool:
+        """Whether a document whose texts are all empty is not worth sending."""
+
+    # base.DialectStream
+
+    def parse(self, raw: bytes) -> Parsed:
+        data = self.payload(raw)
+        if data is None:
+            return NOTHING
+        try:
+            document = self.load(data)
+            deltas = [(channel, slot.text) for channel, slot in self.texts([document])]
+        except ValueError:
+            return self.read_other(data)
+        found = self.read(document)
+        ends = (EVERY_CHANNEL,) if self.framing is Framing.JSON else found.ends
+        return Parsed(deltas, ends, found.usage, found.choices)
+
+    def document(self, raw: bytes) -> Any:
+        try:
+            return self.load(self.payload(raw) or b"")
+        except ValueError:
+            return None
+
+    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        if not deltas:
+            return event
+        root = [decode_editable(self.payload(event.raw) or b"")]
+        changed = []
+        for (channel, slot), (_, text) in zip(list(self.texts(root)), deltas, strict=True):
+            if text != slot.text:
+                changed.append(channel)
+                slot.put(text)
+        if not changed:
+            return event
+        self.edited(root[0], changed)
+        left = [delta for delta in deltas if delta[1]]
+        if not left and self.is_blank(root[0]):
+            return None
+        was = event.parsed
+        parsed = Parsed(left, was.ends, was.usage, was.choices, was.known)
+        return Event(self.with_payload(event.raw, encode(root[0])), self, parsed)
+
+    def comment(self) -> Event | None:
+        if self.framing is not Framing.SSE:
+            return None
+        # Once a stream has used `id`, the Python SDKs of OpenAI and Anthropic dispatch an empty event at every blank
+        # line and fail on its empty data; so there the comment becomes the first line of the event that follows.
+        blank = b"" if sse.read(self._last).id is not None else b"\n"
+        return Event(b": keep-alive\n" + blank, self, NOTHING)
+
+    # Payloads: where in an event's bytes the document is
+
+    def load(self, data: bytes) -> Any:
+        """The document in a payload. Raises ValueError."""
+        return decode(data)
+
+    def payload(self, raw: bytes) -> bytes | None:
+        """None: the event has none (comments, empty data, blank lines)."""
+        return (sse.read_data(raw) if self.framing is Framing.SSE else raw.strip()) or None
+
+    def with_payload(self, raw: bytes, data: bytes) -> bytes:
+        """The event with another payload; what stands around it stays."""
+        if self.framing is Framing.SSE:
+            return sse.with_data(raw, data)
+        return data + raw[len(raw.rstrip()) :]
+
+    def carry(self, document: Any, event_name: bytes | None = None) -> Event:
+        """A new event with this document."""
+        data = encode(document)
+        if self.framing is Framing.SSE:
+            return self.event(sse.write(data, event_name))
+        return self.event(data + b"\n" if self.framing is Framing.NDJSON else data)
+
+    def place(self, event: Event, channel: Channel) -> tuple[list[Any], Slot]:
+        """The event's document in an editable copy, as the one item of a list, and where in it `channel`'s text stands.
+
+        Raises ValueError where there is none, or where the event is a whole body."""
+        if self.framing is not Framing.JSON:
+            root = [decode_editable(self.payload(event.raw) or b"")]
+            for found, slot in self.texts(root):
+                if found == channel:
+                    return root, slot
+        raise ValueError("only an event of a stream that has this channel can be continued")

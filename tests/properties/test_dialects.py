@@ -1,0 +1,273 @@
+"""What a dialect reads in a reply depends on the reply alone, and what it writes says what it was told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from proxy.dialects import DIALECTS
+from proxy.dialects.base import Call, Channel, Delta, DialectStream, Parsed
+from proxy.dialects.documents import decode, decode_editable, encode
+from proxy.dialects.openai_chat import ChatStream
+from proxy.dialects.sse import read, with_data
+from proxy.dialects.stream import DocumentStream
+from proxy.errors import Problem
+from proxy.framing import Event, Framing
+from proxy.messages import Request, ResponseHead
+from proxy.policy import Ending
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+REPLIES = sorted(path.relative_to(FIXTURES).as_posix() for path in FIXTURES.rglob("*.sse"))
+CONTENT_TYPES = ["text/event-stream", "application/json", "application/x-ndjson", "text/plain", "image/png"]
+PROBLEM = Problem.of("upstream_silence")
+
+ALL_DIALECTS = pytest.mark.parametrize("dialect", DIALECTS)
+
+# Any text that JSON can carry: controls, quotes, astral characters and the halves of their pairs.
+TEXTS = st.text(alphabet=st.characters() | st.sampled_from('"\\\n\r\x00\u2028é😀\ud83d\ude00'), max_size=8)
+
+
+def open_stream(dialect: str, content_type: str = "text/event-stream", call: Call | None = None) -> DialectStream:
+    return DIALECTS[dialect].open(ResponseHead(200, CIMultiDict({"Content-Type": content_type})), call or Call())
+
+
+def play(stream: DialectStream, reads: Iterable[bytes]) -> list[Event]:
+    framer = stream.framer(1 << 20)
+    frames = [frame for data in reads for frame in framer.feed(data)]
+    rest = framer.finish()
+    return [stream.event(raw) for raw in (*frames, *([rest] if rest else ()))]
+
+
+def join(events: Iterable[Event]) -> dict[Channel, str]:
+    joined: dict[Channel, str] = {}
+    for event in events:
+        for channel, text in event.deltas:
+            joined[channel] = joined.get(channel, "") + text
+    return joined
+
+
+def cut(body: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted(place % (len(body) + 1) for place in cuts)
+    return [body[start:end] for start, end in zip([0, *places], [*places, len(body)], strict=True)]
+
+
+def characters(text: str) -> str:
+    """The text with the halves of surrogate pairs put together, as every reader of JSON does."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def legible(deltas: Iterable[Delta]) -> list[Delta]:
+    return [(channel, characters(text)) for channel, text in deltas if text]
+
+
+# Replies
+
+USAGE = st.none() | st.fixed_dictionaries({"prompt_tokens": st.integers(0, 9), "completion_tokens": st.integers(0, 9)})
+FUNCTIONS = st.fixed_dictionaries({"arguments": TEXTS}, optional={"name": TEXTS})
+TOOL_CALLS = st.lists(
+    st.fixed_dictionaries({"function": FUNCTIONS}, optional={"index": st.integers(0, 3), "id": TEXTS}), max_size=2
+)
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.none() | TEXTS,
+        "reasoning_content": st.none() | TEXTS,
+        "reasoning": TEXTS,
+        "refusal": st.none() | TEXTS,
+        "tool_calls": TOOL_CALLS,
+        "audio": st.fixed_dictionaries({"transcript": TEXTS}),
+    },
+)
+CHOICES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"delta": MESSAGES},
+    optional={
+        "index": st.integers(0, 3),
+        "finish_reason": st.sampled_from([None, "", "stop", "length"]),
+        "logprobs": st.none() | st.fixed_dictionaries({"content": st.just([])}),
+        "text": TEXTS,
+    },
+)
+CHUNKS = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES, max_size=3)},
+    optional={"id": TEXTS, "created": st.integers() | st.floats(allow_nan=False, allow_infinity=False), "usage": USAGE},
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+SPELLINGS = st.sampled_from(
+    [
+        lambda document: json.dumps(document),
+        lambda document: json.dumps(document, separators=(",", ":")),
+        lambda document: encode(document).decode(),
+    ]
+)
+
+
+@st.composite
+def chunks(draw: st.DrawFn, documents: st.SearchStrategy[Any] = CHUNKS) -> bytes:
+    """An event with a chunk in one of the spellings of servers."""
+    spell = draw(SPELLINGS)
+    return b"data: " + str(spell(draw(documents))).encode() + b"\n\n"
+
+
+ANYTHING = st.binary(max_size=60) | chunks() | chunks(JSON)
+
+
+@pytest.mark.parametrize("fixture", REPLIES)
+@ALL_DIALECTS
+@given(cuts=st.lists(st.integers(0, 1 << 16), max_size=8))
+def test_texts_do_not_depend_on_reads(fixture: str, dialect: str, cuts: list[int]) -> None:
+    """Every reply, also in a dialect that is not its own: the texts, and the bytes, are those of the whole."""
+    body = (FIXTURES / fixture).read_bytes()
+    whole = play(open_stream(dialect), [body])
+    events = play(open_stream(dialect), cut(body, cuts))
+    assert b"".join(event.raw for event in events) == body
+    assert join(events) == join(whole)
+
+
+@ALL_DIALECTS
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+@given(raw=ANYTHING)
+def test_nothing_that_an_upstream_sends_raises(dialect: str, content_type: str, raw: bytes) -> None:
+    """Nor does its delivery, nor an ending after it; what is unknown has no texts."""
+    stream = open_stream(dialect, content_type)
+    event = stream.event(raw)
+    assert event.known or not event.deltas
+    assert all(text for _, text in event.deltas)
+    stream.delivered([stream.event(raw)])
+    for ending in Ending:
+        assert all(isinstance(last.raw, bytes) for last in stream.ending(ending, PROBLEM))
+    stream.comment()
+
+
+@ALL_DIALECTS
+@given(body=st.none() | st.binary(max_size=30) | JSON.map(encode))
+def test_nothing_that_a_client_asks_raises(dialect: str, body: bytes | None) -> None:
+    request = Request(id="1", method="POST", path="/", headers=CIMultiDict(), dialect=DIALECTS[dialect], body=body)
+    assert request.call.choices >= 1
+    assert all(isinstance(text, str) for text in request.call.texts)
+
+
+@ALL_DIALECTS
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+@given(raw=ANYTHING)
+def test_the_same_texts_change_nothing(dialect: str, content_type: str, raw: bytes) -> None:
+    event = open_stream(dialect, content_type).event(raw)
+    same = event.with_deltas(list(event.deltas))
+    assert same is not None
+    assert same.deltas == event.deltas
+    if content_type != "text/plain":
+        assert same.raw == raw
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions", "generic"])
+@given(raw=chunks() | chunks(JSON.filter(lambda document: isinstance(document, dict | list))), data=st.data())
+def test_a_rewritten_event_says_what_it_was_told(dialect: str, raw: bytes, data: st.DataObject) -> None:
+    """To later policies, and to who reads its bytes; what it said besides, it still says."""
+    stream = open_stream(dialect)
+    event = stream.event(raw)
+    deltas = [(channel, data.draw(TEXTS)) for channel, _ in event.deltas]
+    rewritten = event.with_deltas(deltas)
+    if rewritten is None:
+        assert not any(text for _, text in deltas)
+        assert not event.ends
+        return
+    assert legible(rewritten.deltas) == legible(deltas)
+    again = stream.event(rewritten.raw)
+    assert legible(again.deltas) == legible(deltas)
+    assert again.ends == rewritten.ends == event.ends
+    assert again.usage == rewritten.usage == event.usage
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions", "generic"])
+@given(raw=chunks(), data=st.data())
+def test_a_continuation_says_one_thing(dialect: str, raw: bytes, data: st.DataObject) -> None:
+    stream = open_stream(dialect)
+    event = stream.event(raw)
+    assume(event.deltas)
+    channel = data.draw(st.sampled_from([channel for channel, _ in event.deltas]))
+    text = data.draw(TEXTS.filter(bool))
+    continued = event.continuation(channel, text)
+    assert legible(continued.deltas) == legible([(channel, text)])
+    assert (list(continued.ends), continued.usage) == ([], None)
+    assert [characters(found) for _, found in stream.event(continued.raw).deltas] == [characters(text)]
+
+
+# The two ways of the chat dialect: by type and by document
+
+
+class Slow(ChatStream):
+    """Reads and rewrites every chunk as any document."""
+
+    def parse(self, raw: bytes) -> Parsed:
+        return DocumentStream.parse(self, raw)
+
+    def rewrite(self, event: Event, deltas: Any) -> Event | None:
+        return DocumentStream.rewrite(self, event, deltas)
+
+
+@given(raw=chunks() | chunks(JSON))
+def test_a_typed_chunk_says_what_it_says_as_a_document(raw: bytes) -> None:
+    fast, slow = ChatStream(Framing.SSE, Call()).parse(raw), Slow(Framing.SSE, Call()).parse(raw)
+    assert list(fast.deltas) == list(slow.deltas)
+    assert list(fast.ends) == list(slow.ends)
+    assert (fast.usage, list(fast.choices), fast.known) == (slow.usage, list(slow.choices), slow.known)
+
+
+@given(raw=chunks(), data=st.data())
+def test_a_text_replaced_in_place_makes_the_same_document(raw: bytes, data: st.DataObject) -> None:
+    fast, slow = ChatStream(Framing.SSE, Call()).event(raw), Slow(Framing.SSE, Call()).event(raw)
+    deltas = [(channel, data.draw(TEXTS)) for channel, _ in fast.deltas]
+    in_place, anew = fast.with_deltas(deltas), slow.with_deltas(deltas)
+    if in_place is None or anew is None:
+        assert in_place is anew
+    else:
+        assert in_place.document == anew.document
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions"])
+@given(raws=st.lists(chunks() | st.sampled_from([b": c\n\n", b"data: [DONE]\n\n", b"data: {\n\n"]), max_size=5))
+def test_an_ending_does_not_depend_on_who_read_the_events(dialect: str, raws: list[bytes]) -> None:
+    call = Call(choices=2, wants_usage=True)
+    read_before, unread = open_stream(dialect, call=call), open_stream(dialect, call=call)
+    for raw in raws:
+        event = read_before.event(raw)
+        assert event.parsed
+        read_before.delivered([event])
+        unread.delivered([unread.event(raw)])
+    assert read_before.finished == unread.finished
+    for ending in Ending:
+        one, other = read_before.ending(ending, PROBLEM), unread.ending(ending, PROBLEM)
+        assert [event.raw for event in one] == [event.raw for event in other]
+
+
+# What events are made of
+
+
+@given(document=JSON, spell=SPELLINGS)
+def test_a_document_survives_editing(document: Any, spell: Any) -> None:
+    data = spell(document).encode()
+    again = encode(decode_editable(data))
+    assert json.loads(again) == json.loads(data) == decode(data)
+    assert encode(decode_editable(again)) == again
+
+
+@given(
+    lines=st.lists(st.sampled_from([b"data: a", b"data", b"event: e", b"id: 1", b": c", b"x: y"]), max_size=5),
+    end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    data=st.lists(st.binary(max_size=5).filter(lambda line: not {10, 13} & set(line)), min_size=1, max_size=3),
+)
+def test_an_event_with_other_data_says_the_rest_as_before(lines: list[bytes], end: bytes, data: list[bytes]) -> None:
+    raw = end.join([b"data: first", *lines, b"", b""])
+    text = b"\n".join(data)
+    assert read(with_data(raw, text)) == read(raw)._replace(data=text)

@@ -1,0 +1,38 @@
+"""The words that all dialects share."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.dialects.base import EVERY_CHANNEL, Channel, Kind, Parsed
+
+TEXT = Channel(0, Kind.TEXT, 0)
+
+
+@pytest.mark.parametrize(
+    ("named", "covered"),
+    [
+        (EVERY_CHANNEL, True),
+        (Channel(0, None, None), True),
+        (Channel(None, Kind.TEXT, None), True),
+        (TEXT, True),
+        (Channel(1, None, None), False),
+        (Channel(0, Kind.REASONING, None), False),
+        (Channel(0, Kind.TEXT, 1), False),
+        (Channel(0, Kind.TEXT, "0"), False),
+    ],
+)
+def test_which_channels_a_channel_names(named: Channel, covered: bool) -> None:
+    assert named.covers(TEXT) is covered
+
+
+def test_channels_are_keys() -> None:
+    repeated = TEXT._replace(repeated=True)
+    state = {TEXT: 1, repeated: 2}
+    assert state[Channel(0, Kind("text"), 0)] == 1
+    assert state[Channel(0, Kind.TEXT, 0, repeated=True)] == 2
+
+
+def test_what_says_nothing_is_known_to_say_nothing() -> None:
+    parsed = Parsed()
+    assert (parsed.deltas, parsed.ends, parsed.usage, parsed.choices, parsed.known) == ((), (), None, (), True)

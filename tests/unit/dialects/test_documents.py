@@ -1,0 +1,110 @@
+"""JSON is decoded strictly, edited and encoded so that what nobody touched stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.dialects.documents import MAX_DEPTH, decode, decode_editable, encode, pointer, string_slots
+
+
+@pytest.mark.parametrize(
+    ("data", "document"),
+    [
+        (b'{"a": [1, 2.5, null, true, "x"]}', {"a": [1, 2.5, None, True, "x"]}),
+        (b' "caf\\u00e9 \xf0\x9f\x98\x80" ', "café 😀"),
+        (b"123456789012345678901234567890", 123456789012345678901234567890),
+        (b'"\\ud83d"', "\ud83d"),
+        (b'{"\\ud83d": 1}', {"\ud83d": 1}),
+        (b"1e400", float("inf")),
+        (b"9" * 5000, float("inf")),
+    ],
+)
+def test_decode(data: bytes, document: Any) -> None:
+    assert decode(data) == document
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b" ", b"{", b"[1,]", b"{'a': 1}", b"NaN", b"-Infinity", b"01", b'"\x01"', b"[DONE]", b"1 2",
+        b'"\xff"', b'"\xed\xa0\xbd"', b"\xef\xbb\xbf1", '"a"'.encode("utf-16"), b"[" * 100_000 + b"]" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the message is the library's
+        decode(data)
+    with pytest.raises(ValueError):  # noqa: PT011
+        decode_editable(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"z":1,"a":[1.10,1E5,-0.0,1e400,0.1234567890123456789],"m":{"n":null,"o":[true,false,{}]}}',
+        b'{"big":123456789012345678901234567890123456789012345678901234567890,"small":-9223372036854775809}',
+        b"[" + b"9" * 5000 + b"]",
+        b'["\\ud83d",1.10,' + b"9" * 5000 + b',{"\\ude00":[]},null,true,1]',
+        '["ünïcödé 😀"]'.encode(),
+        b'["\\u0000\\n\\"\\\\"]',
+    ],
+)
+def test_what_is_not_edited_is_encoded_as_it_was(data: bytes) -> None:
+    assert encode(decode_editable(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("data", "encoded"),
+    [
+        (b'{ "a" : 1 }', b'{"a":1}'),
+        (b'"\\u00e9\\/"', '"é/"'.encode()),
+        (b'{"a":1,"b":2,"a":3}', b'{"a":3,"b":2}'),
+        (b"-0", b"0"),
+    ],
+)
+def test_what_editing_loses(data: bytes, encoded: bytes) -> None:
+    assert encode(decode_editable(data)) == encoded
+
+
+def test_an_edited_document_can_hold_a_lone_surrogate() -> None:
+    document = decode_editable(b'{"a":"x","n":1.50}')
+    document["a"] = "\ud83d"
+    assert encode(document) == b'{"a":"\\ud83d","n":1.50}'
+
+
+def test_every_string_is_found_in_the_order_of_the_wire() -> None:
+    document = msgspec.json.decode(b'{"b":"1","a":["2",{"x":"3","y":["4"]},"",5,null],"c":"6"}')
+    slots = list(string_slots([document], 0))
+    assert [slot.text for slot in slots] == ["1", "2", "3", "4", "6"]
+    assert [pointer(slot.path) for slot in slots] == ["/b", "/a/0", "/a/1/x", "/a/1/y/0", "/c"]
+
+
+def test_a_slot_is_written_where_it_was_found() -> None:
+    root = [{"a": ["x", {"b": "y"}]}]
+    for slot in string_slots(root, 0):
+        slot.put(slot.text.upper())
+    assert root == [{"a": ["X", {"b": "Y"}]}]
+
+
+def test_a_string_that_is_the_document() -> None:
+    root = ["x"]
+    (slot,) = string_slots(root, 0)
+    assert slot.path == ()
+    slot.put("y")
+    assert root == ["y"]
+
+
+def test_texts_that_nest_too_deeply_are_refused() -> None:
+    def nested(depth: int) -> Any:
+        return decode(b"[" * depth + b'"x"' + b"]" * depth)
+
+    assert len(list(string_slots([nested(MAX_DEPTH)], 0))) == 1
+    with pytest.raises(ValueError, match="deeply"):
+        list(string_slots([nested(MAX_DEPTH + 1)], 0))
+
+
+def test_pointer() -> None:
+    assert pointer(()) == ""
+    assert pointer(("a/b", 0, "m~n", "")) == "/a~1b/0/m~0n/"
