@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .config import Config
+from .errors import PolicyError
 from .exchange import Place, Route
 from .metrics import Metrics
 from .policy import Policy, PolicyStream
@@ -70,7 +71,10 @@ class Assembly:
         places: dict[str, Place] = {}
         for entry in config.policies:
             host = PolicyHost(entry.name, metrics)
-            policy = entry.policy_class(entry.config, host)
+            try:
+                policy = entry.policy_class(entry.config, host)
+            except Exception as exc:
+                raise PolicyError(f"policy {entry.name!r} cannot be made: {exc}") from exc
             self._policies.append((policy, host))
             places[entry.name] = Place(entry.name, policy, entry.on_error == "bypass")
         self.routes = RouteTable(
@@ -89,8 +93,11 @@ class Assembly:
     async def start(self) -> None:
         for upstream in self.upstreams.values():
             await upstream.start()
-        for policy, _ in self._policies:
-            await policy.start()
+        for policy, host in self._policies:
+            try:
+                await policy.start()
+            except Exception as exc:
+                raise PolicyError(f"policy {host.name!r} does not start: {exc}") from exc
 
     async def stop(self, limit_s: float = 5.0) -> None:
         for policy, host in self._policies:

@@ -38,6 +38,14 @@ class Downstream(Protocol):
         """Drop the connection at once, with what was not read yet."""
 
 
+class EncoderFailed(Exception):
+    """The encoder of `policy` raised, and what is sent can no longer be decoded."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(policy)
+        self.policy = policy
+
+
 class Attachment:
     """`encoder` is the name and encoder of the policy at stage ENCODE."""
 
@@ -47,27 +55,30 @@ class Attachment:
         self.status = 0
         self.written = 0  # bytes of the body
         self._encoder = encoder
+        self._encoder_failed = False
         self._encoding: Encoder | None = None
         self._downstream = downstream
 
+    def show(self, head: ResponseHead) -> tuple[str, Reply] | None:
+        """Show the head to the policies; (policy, reply) where one of them answers instead."""
+        return self.chain.response(head)
+
     def open(self, head: ResponseHead, *, streaming: bool) -> tuple[str, Reply] | None:
-        """Show the head to the policies and send it; or (policy, reply) where one of them answers instead: then nothing
-        was sent."""
-        answer = self.chain.response(head)
-        if answer is not None:
-            return answer
-        if self._encoder is not None:
+        """Send the head that was shown; or (policy, reply) where the encoder failed: then nothing was sent."""
+        if self._encoder is not None and not self._encoder_failed:
             name, encoder = self._encoder
+            fields = head.headers.copy()
             try:
                 self._encoding = encoder if encoder.on_response(head, streaming=streaming) else None
             except Exception as exc:
+                self._encoder_failed = True
                 self.chain.errors.append((name, exc))
-                self._encoder = None
                 if not head.local:
                     return name, Reply(details="policy_error")
+                head.headers = fields  # it may have promised a coding before it raised
+        self._downstream.send_head(head)
         self.opened = True
         self.status = head.status
-        self._downstream.send_head(head)
         return None
 
     def send_informational(self, head: ResponseHead) -> None:
@@ -75,21 +86,33 @@ class Attachment:
         self._downstream.send_informational(head)
 
     def write(self, data: bytes, *, flush: bool) -> None:
-        """What left the chain, coded. `flush` makes all of it decodable at once."""
+        """What left the chain, coded. `flush` makes all of it decodable at once. Raises `EncoderFailed`."""
         if self._encoding is not None:
-            data = self._encoding.encode(data, flush)
+            try:
+                data = self._encoding.encode(data, flush)
+            except Exception as exc:
+                raise self._failed(exc) from exc
             if not data:
                 return
         self.written += len(data)
         self._downstream.write(data)
 
     def end(self) -> None:
-        """The reply is complete."""
+        """The reply is complete. Raises `EncoderFailed`."""
         if self._encoding is not None:
-            data = self._encoding.finish()
+            try:
+                data = self._encoding.finish()
+            except Exception as exc:
+                raise self._failed(exc) from exc
             self.written += len(data)
             self._downstream.write(data)
         self._downstream.end()
+
+    def _failed(self, exc: Exception) -> EncoderFailed:
+        assert self._encoder is not None
+        policy, _ = self._encoder
+        self.chain.errors.append((policy, exc))
+        return EncoderFailed(policy)
 
     def abort(self) -> None:
         """The reply is broken off."""

@@ -9,15 +9,13 @@ the events before it, as a `Mark`: a link that is paused queues both, in order. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from .errors import COMPLETE, Outcome, OutcomeKind, PolicyError, Problem
 from .framing import Event
 from .messages import Reply, ResponseHead
 from .policy import Ending, Events, Pause, PolicyStream, Sees, Stage, Stop, Verdict
-
-_T = TypeVar("_T", bound=Callable[..., Any])
 
 
 class Mark:
@@ -48,12 +46,37 @@ CLEAN_END = Mark(COMPLETE, None)
 class _Hold:
     """What waits at a paused link: the events it did not pass and all that reached it since, then maybe the end."""
 
-    __slots__ = ("events", "mark", "resume_at")
+    __slots__ = ("events", "mark", "resume_at", "size")
 
-    def __init__(self, events: Events, mark: Mark | None, resume_at: float) -> None:
-        self.events = events
-        self.mark = mark
+    def __init__(self, resume_at: float) -> None:
+        self.events: Events = []
+        self.size = 0  # bytes
+        self.mark: Mark | None = None
         self.resume_at = resume_at
+
+    def add(self, events: Events, mark: Mark | None) -> None:
+        self.events += events
+        self.size += sum(len(event.raw) for event in events)
+        self.mark = mark
+
+
+def _are_events(given: object) -> TypeGuard[Events]:
+    return isinstance(given, list) and all(isinstance(event, Event) for event in given)
+
+
+def _sound(given: object) -> Verdict:
+    """`given`, if it is a verdict; PolicyError where what is wrong with it would come out far from who did it."""
+    if isinstance(given, Pause):
+        sound = isinstance(given.seconds, int | float) and given.seconds >= 0
+        if sound and _are_events(given.passed) and _are_events(given.rest):
+            return given
+    elif isinstance(given, Stop):
+        sound = isinstance(given.reason, str) and isinstance(given.ending, Ending)
+        if sound and isinstance(given.message, str | None) and _are_events(given.events):
+            return given
+    elif _are_events(given):
+        return given
+    raise PolicyError(f"a {type(given).__name__} that is no valid verdict")
 
 
 def _overridden(stream: PolicyStream, hook: str) -> Any:
@@ -66,7 +89,8 @@ class Link:
     """One policy stream's place in a chain. `bypass`: an error takes the link out instead of ending the stream."""
 
     __slots__ = (
-        "bypass", "hold", "name", "on_activity", "on_cut", "on_end", "on_events", "on_reading", "on_timer", "stage", "stream",
+        "bypass", "hold", "name", "on_activity", "on_cut", "on_end", "on_events", "on_reading", "on_response", "on_start",
+        "on_timer", "stage", "stream",
     )  # fmt: skip
 
     def __init__(self, name: str, stage: Stage, sees: Sees, stream: PolicyStream, *, bypass: bool = False) -> None:
@@ -75,6 +99,8 @@ class Link:
         self.stream = stream
         self.bypass = bypass
         self.hold: _Hold | None = None
+        self.on_start = _overridden(stream, "on_start")
+        self.on_response = _overridden(stream, "on_response")
         self.on_timer = _overridden(stream, "on_timer")
         self.on_end = _overridden(stream, "on_end")
         self.on_cut = _overridden(stream, "on_cut")
@@ -83,9 +109,9 @@ class Link:
         self.on_reading = _overridden(stream, "on_reading") if sees >= Sees.ACTIVITY else None
 
     def take_out(self) -> None:
-        """Silence the link for the rest of the stream; only `close` still reaches it."""
-        self.on_timer = self.on_events = self.on_activity = self.on_reading = self.on_end = self.on_cut = None
-        self.stream.wake_at = None
+        """Silence the link for the rest of the stream; only `close` and `facts` still reach it."""
+        self.on_start = self.on_response = self.on_end = self.on_cut = None
+        self.on_timer = self.on_events = self.on_activity = self.on_reading = None
 
 
 class Chain:
@@ -96,8 +122,9 @@ class Chain:
         self.ended: Mark | None = None
         self.errors: list[tuple[str, Exception]] = []  # (policy, what it raised), for the host to log without content
         self._hold_limit = hold_limit
-        self._first = 0  # the links before it are done: the end has passed them, or a later one stopped
+        self._first = len(self.links)  # those before it are told nothing: not begun, or the end has passed them
         self._ending = False  # a mark has entered: nothing more is fed
+        self._broken: Mark | None = None  # the mark, where the stream broke off and no policy ended it
         self._held = 0
         self._closed = False
         self._bind()
@@ -132,16 +159,30 @@ class Chain:
     # Entry points, in the order of an exchange's life
 
     def start(self, now: float) -> Events:
-        """After admission."""
-        return self._tell("on_start", now)
+        """After admission. An end that comes before it is told to nobody: no stream has begun."""
+        for link in self.links:
+            if link.on_start is not None:
+                try:
+                    link.on_start(now)
+                except Exception as exc:
+                    if not self._bypassed(link, exc):
+                        return self.finish(Mark.cut("policy_error", link.name), now)
+        self._first = 0
+        return []
 
     def response(self, head: ResponseHead) -> tuple[str, Reply] | None:
-        """The head goes down the chain; (policy, reply) where a policy answers in its stead, or failed."""
-        for link in self.links[self._first :]:
+        """The head goes down the chain; (policy, reply) where a policy answers in its stead, or failed.
+
+        Local replies and whole ones are known only when the stream has ended, so it is shown to links that the end has
+        passed as well.
+        """
+        for link in self.links:
+            if link.on_response is None:
+                continue
             try:
-                reply = link.stream.on_response(head)
-                if reply is not None and not isinstance(reply, Reply):
-                    raise PolicyError(f"on_response returned {type(reply).__name__}")
+                reply = link.on_response(head)
+                if not isinstance(reply, Reply | None):
+                    raise PolicyError(f"on_response returned a {type(reply).__name__}")
             except Exception as exc:
                 if self._bypassed(link, exc):
                     continue
@@ -152,37 +193,39 @@ class Chain:
 
     def activity(self, now: float) -> Events:
         """Bytes of the body arrived."""
+        out: Events = []
         for i, hook in self._activity_hooks:
             if i >= self._first:
                 try:
                     hook(now)
                 except Exception as exc:
-                    return self._failed(i, exc, [], now)
-        return []
+                    out += self._failed(i, exc, [], None, now)
+        return out
 
     def reading(self, reading: bool, now: float) -> Events:
         """The relay stopped or resumed reading from the upstream."""
+        out: Events = []
         for i, link in enumerate(self.links):
-            if link.on_reading and i >= self._first:
+            if link.on_reading is not None and i >= self._first:
                 try:
                     link.on_reading(reading, now)
                 except Exception as exc:
-                    return self._failed(i, exc, [], now)
-        return []
+                    out += self._failed(i, exc, [], None, now)
+        return out
 
     def feed(self, events: Events, now: float) -> Events:
-        """One batch from the upstream. The hot path."""
+        """One batch from the upstream. The hot path: that a list has nothing but events in it is left to the type checker."""
         if self._ending:
             return []
         if self._held:
-            return self._pass(self._first, events, None, now)
+            return self._pass(0, events, None, now)
         for i, hook in self._event_hooks:
             try:
                 verdict = hook(events, now)
             except Exception as exc:
-                return self._failed(i, exc, events, now)
+                return self._failed(i, exc, events, None, now)
             if type(verdict) is not list:
-                return self._judge(i, verdict, None, now)
+                return self._judge(i, verdict, events, None, now)
             if not verdict:
                 return verdict
             events = verdict
@@ -193,6 +236,8 @@ class Chain:
         if self.ended is not None or (self._ending and not mark.drops):
             return []
         self._ending = True
+        if not mark.clean:
+            self._broken = mark
         return self._pass(self._first, [], mark, now)
 
     def timer(self, now: float) -> Events:
@@ -218,18 +263,20 @@ class Chain:
         return out
 
     def deliver_ending(self, events: Events, now: float) -> Events:
-        """The dialect's ending passes RECORD and later links only, whatever they would rather do with it."""
+        """The dialect's ending passes RECORD and later links only. They may add to it, but not keep it from the client."""
         for link in self.links:
             if link.stage < Stage.RECORD or link.on_events is None or not events:
                 continue
             try:
-                verdict: Verdict = link.on_events(events, now)
+                verdict = _sound(link.on_events(events, now))
             except Exception as exc:
-                self.errors.append((link.name, exc))
-                return []
+                self._bypassed(link, exc)
+                continue
             if isinstance(verdict, Pause):
                 verdict = verdict.passed + verdict.rest
-            events = verdict.events if isinstance(verdict, Stop) else verdict
+            elif isinstance(verdict, Stop):
+                verdict = verdict.events
+            events = verdict or events
         return events
 
     def close(self, outcome: Outcome) -> None:
@@ -237,8 +284,10 @@ class Chain:
         if self._closed:
             return
         self._closed = True
+        self._ending = True
+        self._first = len(self.links)
         for link in self.links:
-            link.hold = None
+            self._release(link)
             try:
                 link.stream.close(outcome)
             except Exception as exc:
@@ -265,17 +314,16 @@ class Chain:
             link = self.links[i]
             if link.hold is not None:
                 if mark is None or not mark.drops:
-                    return self._queue(i, events, mark, now)
+                    return self._queue(i, link.hold, events, mark, now)
                 self._release(link)
+                events = []  # they come after what is dropped here, and no text may have a gap
             if events and link.on_events is not None:
                 try:
                     verdict = link.on_events(events, now)
                 except Exception as exc:
-                    if not self._bypassed(link, exc):
-                        return self._stop(i, Mark.cut("policy_error", link.name), [], now)
-                    verdict = events
-                if type(verdict) is not list:
-                    return self._judge(i, verdict, mark, now)
+                    return self._failed(i, exc, events, mark, now)
+                if not _are_events(verdict):
+                    return self._judge(i, verdict, events, mark, now)
                 events = verdict
             if mark is not None:
                 released, mark = self._released(i, mark, now)
@@ -296,96 +344,91 @@ class Chain:
         if hook is None:
             return [], mark
         try:
-            return hook(now), mark
+            events = hook(now)
+            if not _are_events(events):
+                raise PolicyError(f"the end gave a {type(events).__name__} that is no list of events")
+            return events, mark
         except Exception as exc:
             if self._bypassed(link, exc) or not mark.clean:
                 return [], mark
             return [], Mark.cut("policy_error", link.name)
 
-    def _judge(self, i: int, verdict: object, mark: Mark | None, now: float) -> Events:
-        """A verdict of link `i` that is not simply a list of events."""
+    def _judge(self, i: int, given: object, events: Events, mark: Mark | None, now: float) -> Events:
+        """What link `i` has `given` for `events`, where it is not simply a list."""
         link = self.links[i]
+        try:
+            verdict = _sound(given)
+        except PolicyError as exc:
+            return self._failed(i, exc, events, mark, now)
         if isinstance(verdict, Stop):
             cut = Mark.cut(verdict.reason, link.name, ending=verdict.ending, message=verdict.message)
-            return self._stop(i, cut, list(verdict.events), now)
-        if isinstance(verdict, Pause) and verdict.seconds >= 0:
-            if mark is not None and mark.drops:
-                return self._after(i, list(verdict.passed), mark, now)
-            if verdict.rest or mark is not None:
-                link.hold = _Hold(list(verdict.rest), mark, now + verdict.seconds)
-                self._held += 1
-                if self._size(link.hold) > self._hold_limit:
-                    return self._overflow(i, now)
-            return self._pass(i + 1, list(verdict.passed), None, now) if verdict.passed else []
+            return self._stop(i, cut, verdict.events, now)
         if isinstance(verdict, list):
             return self._after(i, verdict, mark, now)
-        return self._failed(i, PolicyError(f"a verdict cannot be {type(verdict).__name__}"), [], now)
+        if mark is not None and mark.drops:
+            return self._after(i, verdict.passed, mark, now)
+        link.hold = _Hold(now + verdict.seconds)
+        self._held += 1
+        link.hold.add(verdict.rest, mark)
+        if link.hold.size > self._hold_limit:
+            return self._overflow(i, verdict.passed, now)
+        return self._pass(i + 1, verdict.passed, None, now)
 
     def _after(self, i: int, events: Events, mark: Mark | None, now: float) -> Events:
         """Go on behind link `i`, which has seen `events` but, if there is one, not yet the mark."""
         if mark is not None:
             released, mark = self._released(i, mark, now)
             events = events + released
-        return self._pass(i + 1, events, mark, now) if events or mark is not None else events
+        return self._pass(i + 1, events, mark, now)
 
     def _stop(self, i: int, mark: Mark, events: Events, now: float) -> Events:
-        """Link `i` ends the stream: it and the earlier ones fall silent, the later ones get its events and the cut."""
+        """Link `i` ends the stream: it and the earlier ones fall silent, the later ones get its events and the cut.
+
+        Its end stands before any other that is on its way, and counts instead, as it would had the events come one by
+        one; but a reply that broke off must not look like one that a policy ended in good order.
+        """
         self._ending = True
         self._first = i + 1
         for link in self.links[: i + 1]:
             self._release(link)
-        return self._pass(i + 1, events, mark, now)
+        return self._pass(i + 1, events, self._broken or mark, now)
 
-    def _failed(self, i: int, exc: Exception, events: Events, now: float) -> Events:
-        """A hook of link `i` raised. Fail closed, or go on without the link where that was configured."""
-        if self._bypassed(self.links[i], exc):
-            return self._pass(i + 1, events, None, now) if events else []
-        return self._stop(i, Mark.cut("policy_error", self.links[i].name), [], now)
+    def _failed(self, i: int, exc: Exception, events: Events, mark: Mark | None, now: float) -> Events:
+        """Link `i` raised or broke the contract, given `events` and `mark`. Fail closed, or go on without the link where
+        that was configured."""
+        link = self.links[i]
+        if not self._bypassed(link, exc):
+            return self._stop(i, Mark.cut("policy_error", link.name), [], now)
+        if link.hold is not None:
+            return self._resume(i, now)  # nobody is left to wait for
+        return self._after(i, events, mark, now)
 
     def _bypassed(self, link: Link, exc: Exception) -> bool:
+        """Whether the stream goes on without `link`, which failed and in either case is asked nothing any more."""
         self.errors.append((link.name, exc))
-        if link.bypass:
-            link.take_out()
-            self._bind()
+        link.take_out()
+        self._bind()
         return link.bypass
-
-    def _tell(self, hook: str, now: float) -> Events:
-        for i, link in enumerate(self.links):
-            try:
-                getattr(link.stream, hook)(now)
-            except Exception as exc:
-                if not self._bypassed(link, exc):
-                    return self._stop(i, Mark.cut("policy_error", link.name), [], now)
-        return []
 
     def _fire(self, i: int, now: float) -> Events:
         link = self.links[i]
         link.stream.wake_at = None
         try:
             verdict = link.on_timer(now)
+            if isinstance(verdict, Pause):
+                raise PolicyError("on_timer cannot pause")
         except Exception as exc:
-            return self._failed(i, exc, [], now)
-        if type(verdict) is list:
-            return self._pass(i + 1, verdict, None, now) if verdict else verdict
-        if isinstance(verdict, Stop):
-            return self._judge(i, verdict, None, now)
-        return self._failed(i, PolicyError(f"on_timer cannot return {type(verdict).__name__}"), [], now)
+            return self._failed(i, exc, [], None, now)
+        return self._judge(i, verdict, [], None, now)
 
     # Pauses
 
-    @staticmethod
-    def _size(hold: _Hold) -> int:
-        return sum(len(event.raw) for event in hold.events)
+    def _queue(self, i: int, hold: _Hold, events: Events, mark: Mark | None, now: float) -> Events:
+        hold.add(events, mark)
+        return self._overflow(i, [], now) if hold.size > self._hold_limit else []
 
-    def _queue(self, i: int, events: Events, mark: Mark | None, now: float) -> Events:
-        hold = self.links[i].hold
-        assert hold is not None
-        hold.events += events
-        hold.mark = hold.mark or mark
-        return self._overflow(i, now) if self._size(hold) > self._hold_limit else []
-
-    def _overflow(self, i: int, now: float) -> Events:
-        return self._stop(i, Mark.cut("pause_overflow", self.links[i].name), [], now)
+    def _overflow(self, i: int, passed: Events, now: float) -> Events:
+        return self._stop(i, Mark.cut("pause_overflow", self.links[i].name), passed, now)
 
     def _release(self, link: Link) -> _Hold | None:
         hold, link.hold = link.hold, None

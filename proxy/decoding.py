@@ -10,7 +10,9 @@ import zlib
 from collections.abc import Iterator
 
 _SLICE = 65536
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_ZLIB = zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class Undecodable(Exception):
@@ -23,19 +25,16 @@ class Decoder:
     def __init__(self, coding: str) -> None:
         if coding not in ("gzip", "x-gzip", "deflate"):
             raise ValueError(f"content coding {coding!r} is not supported")
-        self._raw_deflate = coding == "deflate"  # RFC 9110 says zlib, some send raw deflate: found out by the first byte
-        self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
-        self._started = False
+        self._gzip = coding != "deflate"
+        self._zlib: zlib._Decompress | None = None  # of the gzip member that was begun last, or of the body
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decoded text of `data`, in pieces of at most 64 KiB: the caller counts, and stops when it is too much."""
-        if not self._started and data:
-            self._started = True
-            if self._raw_deflate and data[0] & 0x0F != 8:
-                self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
-        while data:
-            if self._zlib.eof:  # gzip members may follow one another (RFC 1952 §2.2)
-                self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+        piece = b""
+        # After a full piece there may be more to come, also of data that is all consumed.
+        while data or (len(piece) == _SLICE and not self.complete):
+            if self._zlib is None or self._zlib.eof:
+                self._zlib = self._begin(data[0])
             try:
                 piece = self._zlib.decompress(data, _SLICE)
             except zlib.error:
@@ -44,10 +43,18 @@ class Decoder:
                 yield piece
             data = self._zlib.unconsumed_tail or self._zlib.unused_data
 
+    def _begin(self, first: int) -> zlib._Decompress:
+        if self._gzip:
+            return zlib.decompressobj(_GZIP)  # members may follow one another (RFC 1952 §2.2)
+        if self._zlib is not None:
+            raise Undecodable("the body goes on after its content coding has ended")
+        # RFC 9110 says zlib, some send raw deflate: the compression method in zlib's first byte is always 8.
+        return zlib.decompressobj(_ZLIB if first & 0x0F == 8 else _RAW)
+
     @property
     def complete(self) -> bool:
         """Whether the coded body ended where the body did."""
-        return self._zlib.eof or not self._started
+        return self._zlib is None or self._zlib.eof
 
 
 def content_coding(value: str | None) -> str:

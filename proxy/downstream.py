@@ -103,7 +103,7 @@ class Connection(RequestHandler):
         details = "malformed_request" if status < 500 else "internal_error"
         if isinstance(exc, LineTooLong):
             line = exc.args[0] if exc.args else b""
-            target = isinstance(line, bytes) and line.startswith((b"/", b"http"))
+            target = isinstance(line, (bytes, bytearray)) and line.startswith((b"/", b"http"))
             details = "uri_too_long" if target else "head_too_large"
         elif isinstance(exc, BadHttpMessage) and "too many" in exc.message.lower():
             details = "head_too_large"

@@ -86,7 +86,9 @@ FAULTS: dict[str, Fault] = {
     "write_stall": Fault(408, _K.TIMEOUT, _I, "The client stopped reading."),
     # everything else
     "stopped": Fault(403, _K.STOPPED, _I, "A policy of this proxy ended the exchange."),
-    "policy_error": Fault(500, _K.POLICY_ERROR, _E, "A policy of this proxy failed; nothing unchecked was let through."),
+    "policy_error": Fault(
+        500, _K.POLICY_ERROR, _E, "A policy of this proxy failed; nothing unchecked was let through."
+    ),
     "pause_overflow": Fault(500, _K.POLICY_ERROR, _E, "A policy held more of the stream than its limit allows."),
     "internal_error": Fault(500, _K.POLICY_ERROR, _E, "This proxy failed."),
     "client_gone": Fault(499, _K.CLIENT_GONE, _I, "The client closed the connection."),

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from .attachment import Attachment, Downstream
 from .chain import Chain, Link
 from .decoding import Decoder, Undecodable, content_coding
-from .errors import Outcome, RequestError, UpstreamError
+from .errors import Outcome, PolicyError, RequestError, UpstreamError
 from .handover import on_informational
 from .messages import Reply, Request
-from .policy import Encoder, Policy, Scope
+from .policy import Encoder, Policy, PolicyStream, Scope
 from .relay import Limits as RelayLimits
 from .relay import Relay
 from .upstream import Upstream
@@ -74,7 +74,8 @@ class Exchange:
         self._attachment_links: list[Link] = []
         self._encoder: tuple[str, Encoder] | None = None
         self._errors: list[tuple[str, Exception]] = []
-        self._shut_down = False
+        self._blocked = False  # the client does not read
+        self._shut_down = False  # during admission
         self._task: asyncio.Task[Any] | None = None
 
     @property
@@ -85,7 +86,8 @@ class Exchange:
     async def run(self) -> Outcome:
         """To the outcome. Cancelled: the client is gone (or `shut_down` came during admission)."""
         assert self.route is not None
-        self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task()
+        assert task is not None
         try:
             refused = await self._admit(self.route)
             relay = self._make_relay()
@@ -100,10 +102,15 @@ class Exchange:
             relay = self.relay or self._make_relay()
             if self._shut_down:
                 relay.cut("shutdown")
-                assert relay.outcome is not None
-                return relay.outcome
-            relay.client_gone()
-            raise
+            else:
+                relay.client_gone()
+            if not self._shut_down or task.uncancel() > 0:
+                raise
+            return await relay.done
+        except Exception as exc:
+            relay = self.relay or self._make_relay()
+            relay.crashed(exc)
+            return await relay.done
         finally:
             self._task = None
 
@@ -115,21 +122,23 @@ class Exchange:
         return relay.outcome
 
     def unwritable(self) -> None:
-        """The client's buffer is full."""
+        """The client's buffer is full, maybe still with what an earlier exchange wrote."""
+        self._blocked = True
         if self.relay is not None:
             self.relay.unwritable()
 
     def writable(self) -> None:
         """The client's buffer has drained."""
+        self._blocked = False
         if self.relay is not None:
             self.relay.writable()
 
     def shut_down(self) -> None:
         """No time is left: end the stream in its dialect's words, or refuse what has not begun."""
-        self._shut_down = True
         if self.relay is not None:
             self.relay.cut("shutdown")
         elif self._task is not None:
+            self._shut_down = True
             self._task.cancel()
 
     # Admission
@@ -143,6 +152,8 @@ class Exchange:
                 if policy.needs_body and request.body is None:
                     await self._read_body()
                 stream = await policy.admit(request)
+                if not isinstance(stream, PolicyStream | Encoder | Reply | None):
+                    raise PolicyError(f"admit returned a {type(stream).__name__}")
             except RequestError as exc:
                 return "parser", Reply(details=exc.details)
             except Exception as exc:
@@ -166,7 +177,7 @@ class Exchange:
         request = self.request
         if int(request.headers.get("Content-Length", 0)) > self._limits.body_bytes:
             raise RequestError("the body is over the limit", "body_too_large")
-        coding = content_coding(request.headers.get("Content-Encoding"))
+        coding = content_coding(", ".join(request.headers.getall("Content-Encoding", ())))
         try:
             decoder = Decoder(coding) if coding else None
         except ValueError:
@@ -198,6 +209,8 @@ class Exchange:
         self.relay = relay = Relay(self.request, self.chain, self.attachment, self._limits, loop)
         for link in (*self._links, *self._attachment_links):
             link.stream._poke = relay.poke
+        if self._blocked:
+            relay.unwritable()
         return relay
 
     # The attempt

@@ -18,6 +18,8 @@ REQUEST_ID = "X-Request-Id"
 _CREDENTIALS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")
 _CREDENTIAL_QUERY = ("key",)  # Gemini's ?key=
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_PLAIN_STRING = re.compile(r"[ !#-\[\]-~]*")  # RFC 8941 §3.3.3, what needs no escape
+_CLAIMS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies:
     for name in ("Expect", "Host", "HTTP2-Settings"):
         headers.popall(name, None)
     if not trusted_proxies:
-        for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP"):
+        for name in _CLAIMS:
             headers.popall(name, None)
     _append(headers, "X-Forwarded-For", peer.address or "unknown")
     headers.setdefault("X-Forwarded-Proto", peer.scheme)
@@ -91,7 +93,7 @@ def downstream_headers(received: Headers, id: str, *, version: str) -> Headers:
 
 
 def _append(headers: Headers, name: str, value: str) -> None:
-    headers[name] = ", ".join((*headers.popall(name, ()), value))
+    headers[name] = ", ".join(filter(None, (*headers.popall(name, ()), value)))
 
 
 def replace_credential(headers: Headers, query: str, place: str, secret: str) -> str:
@@ -101,7 +103,8 @@ def replace_credential(headers: Headers, query: str, place: str, secret: str) ->
     """
     for name in _CREDENTIALS:
         headers.popall(name, None)
-    kept = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in _CREDENTIAL_QUERY]
+    pairs = query.split("&") if query else []
+    kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) not in _CREDENTIAL_QUERY]
     if place.startswith("query:"):
         kept.append(f"{place.removeprefix('query:')}={quote(secret, safe='')}")
     elif place.lower() == "authorization":
@@ -113,4 +116,4 @@ def replace_credential(headers: Headers, query: str, place: str, secret: str) ->
 
 def proxy_status(details: str) -> str:
     """RFC 9209: says, on a local reply, that it is ours and why, in a form that machines read whatever the dialect."""
-    return f'{PSEUDONYM}; details="{details}"' if details.isascii() and '"' not in details else PSEUDONYM
+    return f'{PSEUDONYM}; details="{details}"' if _PLAIN_STRING.fullmatch(details) else PSEUDONYM

@@ -37,7 +37,9 @@ class Sink(Protocol):
 
 Informational = Callable[[int, Headers], None]
 
-on_informational: contextvars.ContextVar[Informational | None] = contextvars.ContextVar("on_informational", default=None)
+on_informational: contextvars.ContextVar[Informational | None] = contextvars.ContextVar(
+    "on_informational", default=None
+)
 """Set by the exchange before it asks: called for each 1xx (not 100, not 101) before the final head (RFC 9110 §15.2)."""
 
 
@@ -163,7 +165,7 @@ class Response(aiohttp.ClientResponse):
     def _arrived(reader: StreamReader) -> list[bytes]:
         parts = []
         while reader.exception() is None and (data := reader.read_nowait()):
-            parts.append(data)  # noqa: PERF401 (taking from the buffer may let more of it in)
+            parts.append(data)
         return parts
 
     def detach(self) -> None:

@@ -69,7 +69,9 @@ class Ending(enum.Enum):
 
 
 class Pause:
-    """Deliver `passed` now; offer `rest` (and what queued behind it) to this policy again in `seconds`."""
+    """Deliver `passed` now; offer `rest` (and what queued behind it) to this policy again in `seconds`.
+
+    With an empty `rest` there is nothing to wait for, and nothing pauses."""
 
     __slots__ = ("passed", "rest", "seconds")
 

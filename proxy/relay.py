@@ -16,21 +16,24 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, Protocol
 
-from .attachment import Attachment
+from .attachment import Attachment, EncoderFailed
 from .chain import CLEAN_END, Chain, Mark
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
-from .errors import Outcome, OutcomeKind, UpstreamError, UpstreamGarbage
+from .errors import FAULTS, Outcome, OutcomeKind, UpstreamError, UpstreamGarbage
 from .forwarding import REQUEST_ID, proxy_status
 from .framing import Event, Framer, Framing
 from .handover import Sink
-from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead
+from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead, end_to_end
 from .policy import Ending, Events, PolicyStream, Stage
 
 P = ParamSpec("P")
 
 # How many events are looked at for the first content (TTFT) before it is given up: each look is a parse.
 _CONTENT_LOOKS = 16
+
+# With what bytes a read ends where an event ends with it.
+_EVENT_ENDS = {Framing.SSE: (b"\n\n", b"\r\n\r\n"), Framing.NDJSON: (b"\n",)}
 
 
 class Limits(Protocol):
@@ -90,7 +93,6 @@ class Relay:
         self.first_content_at: float | None = None  # monotonic seconds
         self.events = 0  # delivered by the exchange part; 0 where no policy sees events
         self.upstream_bytes = 0
-        self.errors: list[tuple[str, Exception]] = []  # (where, what was raised), for the host to log without content
         self._request = request
         self._chain = chain
         self._attachment = attachment
@@ -98,13 +100,16 @@ class Relay:
         self._loop = loop
         self._clock = clock
         self._source: Source | None = None
-        self._head: ResponseHead | None = None  # the upstream's
+        self._head: ResponseHead | None = None  # the upstream's, where it is the reply's
         self._stream: DialectStream | None = None
         self._framer: Framer | None = None  # None: bytes pass through
         self._decoder: Decoder | None = None
         self._streaming = False
-        self._whole: list[bytes] | None = None  # a whole reply that waits for its end, so that its head can still change
+        self._flush = True  # what is written can be read at once; a body that is written in one piece has no use for it
+        self._whole: Events | None = None  # a whole reply waits for its end: until then its head can still change
         self._received_whole = b""
+        self._body: list[bytes] | None = None  # what of it has left the attachment part
+        self._event_ends: tuple[bytes, ...] = ()  # of a body that passes unread; empty: no event may be added to it
         self._last_read = b""
         self._looks = _CONTENT_LOOKS
         self._watched = chain.has_activity_hooks or attachment.chain.has_activity_hooks
@@ -115,6 +120,12 @@ class Relay:
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._errors: list[tuple[str, Exception]] = []
+
+    @property
+    def errors(self) -> list[tuple[str, Exception]]:
+        """(policy or "relay", what was raised), for the host to log without content."""
+        return [*self._errors, *self._chain.errors, *self._attachment.chain.errors]
 
     @property
     def sees_events(self) -> bool:
@@ -137,9 +148,11 @@ class Relay:
 
     @_guarded
     def refuse(self, reply: Reply, source: str) -> None:
-        """The request is not let in, or a policy answers it."""
+        """The request is not let in, or a policy answers it (a preflight)."""
         if self.outcome is None:
-            self._reply(reply, Outcome(OutcomeKind.REFUSED, source, reply.details))
+            kind = OutcomeKind.REFUSED if reply.status >= 400 else OutcomeKind.COMPLETE
+            row = FAULTS.get(reply.details)
+            self._reply(reply, Outcome(kind if row is None else row.outcome, source, reply.details))
 
     @_guarded
     def cut(self, details: str, source: str = "", message: str | None = None) -> None:
@@ -153,9 +166,7 @@ class Relay:
     def client_gone(self) -> None:
         """The client's connection is lost: nothing can be said to it any more."""
         if self.outcome is None:
-            mark = Mark.cut("client_gone")
-            self._chain.finish(mark, self._clock())
-            self._close(mark.outcome)
+            self._abandon(Mark.cut("client_gone"), self._clock())
 
     # The reply
 
@@ -167,22 +178,30 @@ class Relay:
             return
         now = self._begin()
         self._source = source
-        head = self._head = source.head
         if self._attachment.opened:
-            self._continue_early(head, now)
+            self._continue_early(source.head, now)
         else:
-            self._begin_reply(head, now)
+            self._begin_reply(source.head, now)
+        self._settle(now)
         if self.outcome is None and not self._end_passed:
-            self._settle(now)
-            if self.outcome is None:
-                source.attach(self)
+            source.attach(self)
+            if not self._reading:
+                source.pause()  # what is not attached yet cannot be paused
 
     def _begin_reply(self, head: ResponseHead, now: float) -> None:
         """Choose how the body goes through, show the head to the policies, and send it unless the body decides on it."""
+        self._head = head
         stream = self._stream = self._request.dialect.open(head, self._request.call)
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
         self._streaming = stream.framing.streaming and not bodiless
-        if not bodiless and self._has_event_hooks(keepalive=self._streaming):
+        read = self._has_event_hooks(keepalive=stream.framing.streaming)
+        if bodiless:
+            if read:
+                head.headers.popall("Content-Length", None)  # of a body before the policies (RFC 9110 §8.6)
+        elif not read:
+            if "Content-Encoding" not in head.headers and "Content-Length" not in head.headers:
+                self._event_ends = _EVENT_ENDS.get(stream.framing, ())
+        else:
             head.stream = stream
             if not self._decode(head):
                 self._finish(Mark.cut("upstream_coding"), now)
@@ -201,19 +220,24 @@ class Relay:
     def _continue_early(self, head: ResponseHead, now: float) -> None:
         """The reply was opened before the upstream answered: what it answers must fit, or becomes an error event."""
         assert self._stream is not None
+        head.stream = self._stream
         answer = self._chain.response(head)
         if answer is not None:
             self._finish(Mark.cut(answer[1].details, answer[0], message=answer[1].problem.message), now)
         elif head.status >= 300:
-            self._finish(Mark.cut("upstream_status", message=f"The model server answered with status {head.status}."), now)
-        elif self._request.dialect.open(head, self._request.call).framing is not Framing.SSE or not self._decode(head):
+            self._finish(
+                Mark.cut("upstream_status", message=f"The model server answered with status {head.status}."), now
+            )
+        elif self._request.dialect.open(head, self._request.call).framing is not Framing.SSE:
             self._finish(Mark.cut("upstream_garbage"), now)
+        elif not self._decode(head):
+            self._finish(Mark.cut("upstream_coding"), now)
         else:
             self._framer = self._stream.framer(self._limits.event_bytes)
 
     def _decode(self, head: ResponseHead) -> bool:
         """Prepare to undo the body's content coding, if it has one; whether that is possible."""
-        coding = content_coding(head.headers.get("Content-Encoding"))
+        coding = content_coding(", ".join(head.headers.getall("Content-Encoding", ())))
         if coding:
             try:
                 self._decoder = Decoder(coding)
@@ -224,7 +248,7 @@ class Relay:
         return True
 
     def _open(self, head: ResponseHead) -> None:
-        answer = self._attachment.open(head, streaming=self._streaming)
+        answer = self._attachment.show(head) or self._attachment.open(head, streaming=self._streaming)
         if answer is not None:
             self._answer(*answer)
 
@@ -260,10 +284,7 @@ class Relay:
         assert self._stream is not None
         make = self._stream.event
         try:
-            if self._decoder is None:
-                frames = framer.feed(data)
-            else:
-                frames = [frame for piece in self._decoder.feed(data) for frame in framer.feed(piece)]
+            frames = framer.feed(data) if self._decoder is None else self._decoded(self._decoder, framer, data)
         except UpstreamGarbage as exc:
             self._finish(Mark.cut(exc.details), now)
         except Undecodable:
@@ -271,6 +292,17 @@ class Relay:
         else:
             if frames:
                 self._deliver(self._chain.feed([make(frame) for frame in frames], now), now)
+
+    def _decoded(self, decoder: Decoder, framer: Framer, data: bytes) -> list[bytes]:
+        """The frames in one coded read, which may stand for much: but not for more than a whole reply may have."""
+        frames: list[bytes] = []
+        size = 0
+        for piece in decoder.feed(data):
+            size += len(piece)
+            if size > self._limits.reply_bytes:
+                raise UpstreamGarbage("one read decodes to more than the limit", "upstream_coding")
+            frames += framer.feed(piece)
+        return frames
 
     @_guarded
     def eof(self) -> None:
@@ -325,10 +357,11 @@ class Relay:
             self._emit(self._attachment.chain.poke(stream, now), now)
             self._settle(now)
 
+    @_guarded
     def informational(self, status: int, headers: Headers) -> None:
         """The upstream sent a 1xx before its head."""
         if self.outcome is None and not self._attachment.opened:
-            self._attachment.send_informational(ResponseHead(status, headers))
+            self._attachment.send_informational(ResponseHead(status, end_to_end(headers)))
 
     # What comes out of the chain
 
@@ -337,7 +370,11 @@ class Relay:
         return self._clock()
 
     def _finish(self, mark: Mark, now: float) -> None:
+        """The stream's end, of whatever kind. Where one has passed the exchange part already, this may be one that
+        cannot wait for what the attachment part holds."""
         self._deliver(self._chain.finish(mark, now), now)
+        if self._end_passed:
+            self._emit(self._attachment.chain.finish(mark, now), now)
 
     def _deliver(self, events: Events, now: float) -> None:
         """What left the exchange part goes to the attachment."""
@@ -345,29 +382,44 @@ class Relay:
             return
         self._know_stream().delivered(events)
         self.events += len(events)
+        if self._whole is not None:
+            self._whole += events
+            return
         if self.first_content_at is None:
             self._look_for_content(events, now)
         self._emit(self._attachment.chain.feed(events, now), now)
 
     def _emit(self, events: Events, now: float) -> None:
-        """What left the attachment part goes to the client."""
-        if events:
+        """What left the attachment part goes to the client, if it can stand there."""
+        if self._whole is not None and events and not self._attachment.opened:
+            if self._body is not None:  # else a heartbeat, in what is no stream
+                self._body += [event.raw for event in events]
+        elif events and self._between_events:
             self._write(events[0].raw if len(events) == 1 else b"".join([event.raw for event in events]), now)
 
+    @property
+    def _between_events(self) -> bool:
+        """Whether an event can be added to the body. To bytes that pass unread it can where the last of them visibly end
+        one, if no length was promised and no coding hides them: neither an injection nor an ending may split an event."""
+        if self._framer is not None or self._head is None:
+            return True
+        return bool(self._event_ends) and (not self._last_read or self._last_read.endswith(self._event_ends))
+
     def _write(self, data: bytes, now: float) -> None:
-        if self._whole is not None and not self._attachment.opened:
-            self._whole.append(data)
+        if self.outcome is not None:
             return
         if not self._attachment.opened:
             self._open_early()
             if self.outcome is not None:
                 return
         try:
-            self._attachment.write(data, flush=self._streaming)
-        except Exception as exc:  # the encoder
-            self._attachment.chain.errors.append(("encode", exc))
-            self._attachment.abort()
-            self._close(Outcome.of("policy_error", "encode"))
+            self._attachment.write(data, flush=self._flush)
+        except EncoderFailed as failed:
+            self._encoder_failed(failed)
+
+    def _encoder_failed(self, failed: EncoderFailed) -> None:
+        self._attachment.abort()
+        self._close(Outcome.of("policy_error", failed.policy))
 
     def _open_early(self) -> None:
         """A policy has something to say before the upstream has: the reply opens with a local head."""
@@ -394,9 +446,12 @@ class Relay:
     def _settle(self, now: float) -> None:
         """The last step of every entry point."""
         mark = self._chain.ended
-        if mark is not None and not self._end_passed:
+        if self.outcome is None and mark is not None and not self._end_passed:
             self._end_passed = True
-            self._emit(self._attachment.chain.finish(mark, now), now)
+            if mark.clean and self._whole is not None:
+                self._show_whole(self._whole, now)
+            if self.outcome is None:
+                self._emit(self._attachment.chain.finish(mark, now), now)
         mark = self._attachment.chain.ended
         if self.outcome is None and mark is not None:
             self._conclude(mark, now)
@@ -425,8 +480,8 @@ class Relay:
     def _conclude(self, mark: Mark, now: float) -> None:
         """The end has left both parts."""
         if mark.clean:
-            if self._whole is not None and not self._attachment.opened:
-                self._send_whole(self._whole)
+            if self._body is not None:
+                self._send_whole(self._body, now)
                 if self.outcome is not None:
                     return
             self._end_body(mark.outcome)
@@ -444,39 +499,50 @@ class Relay:
             self._emit(ending, now)
             self._end_body(mark.outcome)
 
-    def _send_whole(self, parts: list[bytes]) -> None:
-        """A whole reply has passed the policies: now its head is known."""
+    def _show_whole(self, events: Events, now: float) -> None:
+        """A whole reply has passed the exchange part: its head, then its body, go to the attachment's policies."""
+        assert self._head is not None
+        answer = self._attachment.show(self._head)
+        if answer is not None:
+            self._answer(*answer)
+            return
+        self._body = []
+        if events:
+            self.first_content_at = now
+            self._emit(self._attachment.chain.feed(events, now), now)
+
+    def _send_whole(self, parts: list[bytes], now: float) -> None:
+        """It has passed those too: now its length is known, and whether anybody changed it."""
         assert self._head is not None
         body = b"".join(parts)
         if body != self._received_whole:
             _drop_byte_exact(self._head.headers)
         self._head.headers["Content-Length"] = str(len(body))
-        self._open(self._head)
-        if self.outcome is None:
-            self._write(body, 0.0)
+        self._flush = False
+        answer = self._attachment.open(self._head, streaming=False)
+        if answer is not None:
+            self._answer(*answer)
+        elif body:
+            self._write(body, now)
 
     def _end_body(self, outcome: Outcome) -> None:
         if self.outcome is not None:
             return
         try:
             self._attachment.end()
-        except Exception as exc:  # the encoder
-            self._attachment.chain.errors.append(("encode", exc))
-            self._attachment.abort()
+        except EncoderFailed as failed:
+            self._encoder_failed(failed)
         self._close(outcome)
 
     def _ending(self, mark: Mark) -> list[Event] | None:
         """The dialect's last events, or None where nothing can be said that would not spoil the body."""
-        if self._stream is None or not self._streaming or mark.ending is None or mark.problem is None:
+        if self._stream is None or mark.ending is None or mark.problem is None:
             return None
-        if self._framer is not None or self._head is None:
-            return self._stream.ending(mark.ending, mark.problem)
-        # Bytes went through unread: an event can only be added where the last one visibly ended, and a length was not
-        # promised.
-        readable = self._stream.framing is Framing.SSE and "Content-Encoding" not in self._head.headers
-        if readable and "Content-Length" not in self._head.headers and self._last_read.endswith((b"\n\n", b"\r\n\r\n")):
-            return self._stream.ending(Ending.ERROR, mark.problem)
-        return None
+        if not self._streaming or not self._between_events:
+            return None
+        # Of what passed unread the dialect knows nothing that it could end like the API's own limit.
+        unread = self._framer is None and self._head is not None
+        return self._stream.ending(Ending.ERROR if unread else mark.ending, mark.problem)
 
     def _reply(self, reply: Reply, outcome: Outcome) -> None:
         """A local reply: the proxy answers itself. Nothing has been sent yet."""
@@ -490,8 +556,9 @@ class Relay:
             head.headers["Proxy-Status"] = proxy_status(reply.details)
             head.headers.setdefault("Cache-Control", "no-store")
         self._local_fields(head)
-        self._streaming = False
-        self._whole = None
+        self._streaming = self._flush = False
+        self._whole = self._body = None
+        self._attachment.show(head)
         self._attachment.open(head, streaming=False)
         if body:
             self._write(body, 0.0)
@@ -508,22 +575,36 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._source is not None:
-            self._source.close()
         self._chain.close(outcome)
         self._attachment.close(outcome)
-        self.errors += self._chain.errors + self._attachment.chain.errors
         if not self.done.done():
             self.done.set_result(outcome)
         if self.on_finished is not None:
             self.on_finished()
+        if self._source is not None:
+            self._source.close()
+
+    def _abandon(self, mark: Mark, now: float) -> None:
+        """End an exchange whose client cannot be told anything any more; the policies are."""
+        self._chain.finish(mark, now)
+        self._attachment.chain.finish(mark, now)
+        self._close(mark.outcome)
 
     def crashed(self, exc: Exception) -> None:
         """A fault of our own: the exchange ends here and now, visibly."""
-        self.errors.append(("relay", exc))
-        if self.outcome is None:
+        self._errors.append(("relay", exc))
+        if self.outcome is not None:
+            return
+        outcome = Outcome.of("internal_error", "relay")
+        try:
+            if self._attachment.opened:
+                self._attachment.abort()
+            else:
+                self._reply(Reply(details="internal_error"), outcome)
+        except Exception as again:
+            self._errors.append(("relay", again))
             self._attachment.abort()
-            self._close(Outcome.of("internal_error", "relay"))
+        self._close(outcome)
 
     # Time
 
@@ -548,8 +629,7 @@ class Relay:
         now = self._begin()
         if self._stalled_at is not None and self._stalled_at <= now:
             self._attachment.reset()
-            self._chain.finish(Mark.cut("write_stall"), now)
-            self._close(Outcome.of("write_stall"))
+            self._abandon(Mark.cut("write_stall"), now)
             return
         self._deliver(self._chain.timer(now), now)
         if self.outcome is None:

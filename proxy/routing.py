@@ -7,15 +7,18 @@ server sees, so that no spelling of a path slips past the route (and its policie
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 
 from .errors import RequestError
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+")  # nothing to normalise: the common case
+# Nothing to normalise: the common case.
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+")
 _ESCAPE = re.compile(r"%(..?)?")
 _FORBIDDEN = re.compile(r"[^\x21-\x7e]|[\\#?]")
+_PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -35,16 +38,21 @@ def normalise_path(path: str) -> str:
     """The one spelling of an absolute path (RFC 3986 §6.2.2): escapes, dot segments and repeated slashes resolved.
 
     Raises `RequestError` (malformed_path) for what two servers could read differently: escaped separators, control
-    characters, backslashes, dot segments that leave the root or hide behind a path parameter.
+    characters, backslashes, escapes that are not UTF-8, dot segments that leave the root or have a path parameter.
     """
     if _PLAIN.fullmatch(path):
         return path
     if not path.startswith("/") or _FORBIDDEN.search(path):
         raise RequestError("the path is not an absolute path of printable ASCII", "malformed_path")
+    path = _ESCAPE.sub(_unescape, path)
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise RequestError("the path has escapes that are not UTF-8", "malformed_path") from None
     segments: list[str] = []
-    parts = _ESCAPE.sub(_unescape, path).split("/")[1:]
+    parts = path.split("/")[1:]
     for part in parts:
-        name = part.partition(";")[0]
+        name = _PARAMETERS.sub("", part)
         if name not in (".", ".."):
             if part:
                 segments.append(part)
@@ -76,6 +84,21 @@ class Place(Protocol):
 PlaceT = TypeVar("PlaceT", bound=Place)
 
 
+def _as_lenient(path: str) -> str:
+    """A normalised path as those servers read it that decode every escape and drop path parameters (RFC 3986 §3.3)."""
+    return re.sub("/+", "/", unquote(_PARAMETERS.sub("", path)))
+
+
+def _longest(routes: Iterable[PlaceT], path: str, spell: Callable[[str], str] = str) -> PlaceT | None:
+    """The first of `routes` (sorted, longest first) with a prefix of `path`, both spelt with `spell`."""
+    path = spell(path)
+    for route in routes:
+        prefix = spell(route.path).rstrip("/")
+        if path == prefix or path.startswith(prefix + "/"):
+            return route
+    return None
+
+
 class RouteTable(Generic[PlaceT]):
     """Finds the route of a request: a host's own routes before those for all hosts, then the longest path prefix.
 
@@ -85,7 +108,7 @@ class RouteTable(Generic[PlaceT]):
     def __init__(self, routes: Iterable[PlaceT]) -> None:
         self._hosts: dict[str, list[PlaceT]] = {}
         self._any: list[PlaceT] = []
-        for route in sorted(routes, key=lambda route: len(route.path.rstrip("/")), reverse=True):
+        for route in sorted(routes, key=lambda route: route.path.rstrip("/").count("/"), reverse=True):
             for host in route.hosts:
                 self._hosts.setdefault(host_name(host), []).append(route)
             if not list(route.hosts):
@@ -93,12 +116,14 @@ class RouteTable(Generic[PlaceT]):
 
     def find(self, host: str, path: str) -> PlaceT:
         """The route for a normalised `path`. Raises `RequestError`: unknown_host where no route is meant for the host,
-        no_route where none of them has the path."""
+        no_route where none of them has the path, malformed_path where a lenient server would read another one's."""
         own = self._hosts.get(host_name(host), [])
-        for route in (*own, *self._any):
-            prefix = route.path.rstrip("/")
-            if path == prefix or path.startswith(prefix + "/"):
-                return route
-        if self._hosts and not own and not self._any:
-            raise RequestError("no route for this host", "unknown_host")
-        raise RequestError("no route for this path", "no_route")
+        routes = (*own, *self._any)
+        route = _longest(routes, path)
+        if route is None:
+            if self._hosts and not routes:
+                raise RequestError("no route for this host", "unknown_host")
+            raise RequestError("no route for this path", "no_route")
+        if ("%" in path or ";" in path) and _longest(routes, path, _as_lenient) is not route:
+            raise RequestError("the path can be read as one of another route", "malformed_path")
+        return route

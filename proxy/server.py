@@ -25,7 +25,7 @@ from .assembly import Assembly, describe
 from .config import Config
 from .dialects import choose
 from .downstream import ClientReply, Connection, Written
-from .errors import Outcome, OutcomeKind, RequestError
+from .errors import Outcome, PenstockError, RequestError
 from .exchange import Exchange, Route
 from .forwarding import Peer, client_address, request_id, upstream_headers
 from .listening import listen
@@ -196,8 +196,8 @@ class Server:
         reply = ClientReply(connection, method="", http_1_0=True, keep_alive=False)
         exchange = Exchange(_nameless(connection), None, reply, self._config.limits)
         self.metrics.exchange_started("")
-        outcome = exchange.refuse(Reply(details=details), "parser")
-        self._record(exchange, outcome, _Started(), _Counted())
+        exchange.refuse(Reply(details=details), "parser")
+        self._record(exchange, _Started(), _Counted())
 
     def _sweep(self) -> None:
         """Time limits of connections that no exchange watches: looked at once a second instead of a timer for each."""
@@ -233,19 +233,23 @@ class Server:
         )
         exchange, refusal = self._make_exchange(connection, request, reply, counted)
         connection.watcher = exchange
+        if connection.writing_paused:
+            exchange.unwritable()
         self._exchanges.add(exchange)
         self._idle.clear()
         route = exchange.route.name if exchange.route is not None else ""
         self.metrics.exchange_started(route)
-        outcome = Outcome(OutcomeKind.CLIENT_GONE, details="client_gone")
         try:
-            outcome = exchange.refuse(refusal, "parser") if refusal is not None else await exchange.run()
+            if refusal is not None:
+                exchange.refuse(refusal, "parser")
+            else:
+                await exchange.run()
         finally:
             connection.watcher = None
             self._exchanges.discard(exchange)
             if not self._exchanges:
                 self._idle.set()
-            self._record(exchange, outcome, started, counted)
+            self._record(exchange, started, counted)
         return Written(keep_alive=reply.keep_alive and self._state is None)
 
     def _make_exchange(
@@ -254,8 +258,7 @@ class Server:
         """The exchange for a request; with a refusal where it cannot even be asked whether it is let in."""
         server, limits = self._config.server, self._config.limits
         headers = Headers(received.headers)
-        target, _, query = _target(received)
-        host = headers.get("Host", "")
+        host, target, query = _target(received)
         peer = Peer(
             address=connection.client,
             client=client_address(headers, connection.client, server.trusted_proxies),
@@ -286,15 +289,20 @@ class Server:
             route=route.name if route is not None else "",
             headers=upstream_headers(headers, peer, id, trusted_proxies=server.trusted_proxies, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
-            chunks=_chunks(received, reply, limits.body_bytes, limits.body_s, counted) if received.body_exists else None,
+            chunks=_chunks(received, reply, limits.body_bytes, limits.body_s, counted)
+            if received.body_exists
+            else None,
         )
         return Exchange(request, route, reply, limits), refusal
 
-    def _record(self, exchange: Exchange, outcome: Outcome, started: _Started, counted: _Counted) -> None:
+    def _record(self, exchange: Exchange, started: _Started, counted: _Counted) -> None:
         """Tell the access log and the metrics of an exchange that has ended."""
         request, relay, attachment = exchange.request, exchange.relay, exchange.attachment
         for policy, exc in exchange.errors:
             logger.error("policy %s failed: %s", policy, describe(exc))
+        outcome = relay.outcome if relay is not None else None
+        if outcome is None:
+            outcome = Outcome.of("client_gone")
         now = time.monotonic()
         ttft_at = relay.first_content_at if relay is not None else None
         facts: dict[str, Any] = {}
@@ -358,24 +366,29 @@ def _nameless(connection: Connection) -> Request:
 
 
 def _target(request: BaseRequest) -> tuple[str, str, str]:
-    """Path and query as they were sent (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
-    raw = request.raw_path
-    if "://" in raw.partition("?")[0] and not raw.startswith("/"):
-        rest = raw.partition("://")[2]
-        slash = rest.find("/")
-        raw = rest[slash:] if slash >= 0 else "/"
-    return raw.partition("?")
+    """Host, path and query that were asked for (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
+    raw, host = request.raw_path, request.headers.get("Host", "")
+    if not raw.startswith("/") and "://" in raw.partition("?")[0]:
+        host, slash, rest = raw.partition("://")[2].partition("/")
+        host, mark, query = host.partition("?")
+        raw = slash + rest if slash else "/" + mark + query
+    path, _, query = raw.partition("?")
+    return host, path, query
 
 
 def _check(request: BaseRequest, headers: Headers) -> None:
     """What no route can allow. Raises `RequestError`."""
     if request.method in _METHODS_REFUSED:
         raise RequestError("method", "method_refused")
+    if request.version < (1, 0):
+        raise RequestError("HTTP/0.9", "malformed_request")
     hosts = headers.getall("Host", ())
     if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
         raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
     if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
-        raise RequestError("upgrade", "upgrade_refused")  # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+        raise RequestError(
+            "upgrade", "upgrade_refused"
+        )  # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
     if headers.get("Expect", "100-continue").lower() != "100-continue":
         raise RequestError("expectation", "expectation_failed")
 
@@ -418,19 +431,22 @@ def run(config: Config) -> int:
 
 async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
-    stopping: asyncio.Event = asyncio.Event()
-    server = Server(config)
+    loop.set_exception_handler(_log_unhandled)
+    stopping = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):  # first: as a container's process 1 it has no default handling
+        loop.add_signal_handler(signum, stopping.set)
+    server = None
     try:
+        server = Server(config)
         await server.start()
-    except (OSError, RuntimeError) as exc:
+    except (OSError, RuntimeError, PenstockError) as exc:
         logger.error("cannot start: %s", exc)
-        await server.stop()
+        if server is not None:
+            await server.stop()
         return 1
     for name, address in server.addresses.items():
         logger.info("listening", extra={"fields": {"event": "listening", "name": name, "address": str(address)}})
     logger.info("ready", extra={"fields": {"event": "ready"}})
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
     await stopping.wait()
     logger.info("draining", extra={"fields": {"event": "draining"}})
     draining = asyncio.ensure_future(server.drain())
@@ -441,3 +457,9 @@ async def _serve(config: Config) -> int:
     await server.stop()
     logger.info("stopped", extra={"fields": {"event": "stopped"}})
     return 0
+
+
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio's own handler logs the exception's message, which may quote content."""
+    exc = context.get("exception")
+    logger.error("%s: %s", context.get("message", "unhandled"), describe(exc) if exc is not None else "no exception")

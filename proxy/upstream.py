@@ -128,6 +128,9 @@ class Upstream:
             if body is not None and body.error is not None:
                 raise body.error from None
             raise _translated(exc) from exc
+        if response.status < 200:  # 101: nobody asked to switch protocols
+            response.close()
+            raise UpstreamGarbage("the reply has no final head")
         return Attempt(cast(handover.Response, response), request.id)
 
 
