@@ -1,0 +1,108 @@
+"""`idle_timeout` over the wire: its three limits, before the head, in a stream and in a whole reply."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from rigs import raw_upstream
+from rigs.penstock import Penstock, StartPenstock
+from rigs.raw_client import connect, post
+from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, Script, UpstreamConnection, chunk, reply
+from rigs.wire import details
+
+OFF = {"first_byte_s": 0.0, "silence_s": 0.0, "deadline_s": 0.0}
+DRIP_S = 0.02
+
+
+def ask(request_id: str) -> bytes:
+    return post("/v1/chat/completions", b'{"stream":true}', f"X-Request-Id: {request_id}")
+
+
+async def drip(connection: UpstreamConnection) -> None:
+    """Events for ever, close together."""
+    await connection.request()
+    await connection.send(STREAM_HEAD)
+    while True:
+        await connection.send_chunk(CHAT_EVENTS[0])
+        await asyncio.sleep(DRIP_S)
+
+
+def limited(penstock: StartPenstock, reading: bool, **limits: float) -> Penstock:
+    watch = [{"use": "rig_watch"}] if reading else []
+    return penstock({"policy": [{"use": "idle_timeout", **OFF, **limits}, *watch]})
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["pass-through", "reading"])
+@pytest.mark.parametrize(
+    ("limit", "script", "why"),
+    [
+        ("first_byte_s", raw_upstream.then_stalls(b""), "first_byte_timeout"),
+        ("deadline_s", raw_upstream.then_stalls(b""), "deadline"),
+    ],
+    ids=["first byte", "deadline"],
+)
+async def test_before_anything_was_sent(
+    penstock: StartPenstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
+) -> None:
+    upstream.script = script
+    proxy = limited(penstock, reading, **{limit: 0.2})
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(ask(why))
+    assert (answer.status, details(answer)) == (504, why)
+    assert json.loads(answer.body)["error"]["code"] == why
+    await upstream.idle()
+    record = await proxy.log.find(id=why)
+    assert (record["outcome"], record["details"], record["source"]) == ("timeout", why, "idle_timeout")
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["pass-through", "reading"])
+@pytest.mark.parametrize(
+    ("limit", "script", "why"),
+    [
+        ("first_byte_s", raw_upstream.then_stalls(STREAM_HEAD), "first_byte_timeout"),
+        ("silence_s", raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0])), "upstream_silence"),
+        ("deadline_s", drip, "deadline"),
+    ],
+    ids=["first byte", "silence", "deadline"],
+)
+async def test_in_a_stream(
+    penstock: StartPenstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
+) -> None:
+    upstream.script = script
+    proxy = limited(penstock, reading, **{limit: 0.2})
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(ask(f"stream-{why}"))
+    assert answer.status == 200
+    events = answer.body.removesuffix(b"\n\n").split(b"\n\n")
+    assert json.loads(events[-1].removeprefix(b"data: "))["error"]["code"] == why
+    assert b"[DONE]" not in answer.body
+    await upstream.idle()
+    record = await proxy.log.find(id=f"stream-{why}")
+    assert (record["outcome"], record["details"], record["status"]) == ("timeout", why, 200)
+
+
+async def test_silence_in_a_whole_reply_that_is_read(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    upstream.script = raw_upstream.then_stalls(reply(b'{"choices":[]}', "Content-Type: application/json")[:-5])
+    async with connect(limited(penstock, True, silence_s=0.2).address) as client:
+        answer = await client.exchange(ask("whole"))
+    assert (answer.status, details(answer)) == (504, "upstream_silence")
+    assert b"choices" not in answer.body
+
+
+async def test_stream_that_moves_is_left_alone(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(STREAM_HEAD)
+        for _ in range(30):
+            await connection.send_chunk(CHAT_EVENTS[0])
+            await asyncio.sleep(DRIP_S)  # three times the limit in all
+        await connection.send(LAST_CHUNK)
+        await connection.ended()
+
+    upstream.script = script
+    proxy = limited(penstock, False, first_byte_s=0.2, silence_s=0.2)
+    async with connect(proxy.address) as client:
+        assert (await client.exchange(ask("moves"))).body == CHAT_EVENTS[0] * 30
+    assert (await proxy.log.find(id="moves"))["outcome"] == "complete"

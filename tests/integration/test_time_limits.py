@@ -1,0 +1,122 @@
+"""Clients that take their time: heads, bodies, reading, idling. Limits are short here; only their being reached counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from rigs import raw_upstream
+from rigs.penstock import Penstock, StartPenstock
+from rigs.raw_client import connect, get
+from rigs.raw_upstream import STREAM_HEAD, RawUpstream, UpstreamConnection, chunk
+from rigs.wire import details
+
+FOREVER = 100_000
+
+
+@pytest.fixture(scope="module")
+def proxy(penstock: StartPenstock) -> Penstock:
+    return penstock({"limits": {"head_s": 0.3, "body_s": 0.3, "write_stall_s": 0.3}})
+
+
+@pytest.fixture(scope="module")
+def impatient(penstock: StartPenstock) -> Penstock:
+    return penstock({"limits": {"head_s": 0.3, "keepalive_s": 0.3}})
+
+
+async def test_head_that_does_not_end(proxy: Penstock, upstream: RawUpstream) -> None:
+    before = len(proxy.log.records)
+    async with connect(proxy.address) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: proxy")
+        answer = await client.reply()
+        await client.ended()
+    assert (answer.status, details(answer)) == (408, "head_timeout")
+    record = await proxy.log.find(lambda record: record in proxy.log.records[before:], details="head_timeout")
+    assert (record["outcome"], record["status"]) == ("refused", 408)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["first", "second"])
+async def test_head_that_comes_drop_by_drop(impatient: Penstock, upstream: RawUpstream, number: int) -> None:
+    async with connect(impatient.address) as client:
+        if number == 2:
+            await client.exchange(get("/"))
+        await client.send(b"GET / HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(FOREVER):  # each drop comes well within the limit, the head as a whole does not
+                await client.send(b"X-A: 1\r\n", piece_bytes=1)
+                if client.at_end():
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                pytest.fail("the limit began anew with every byte")
+    assert len(upstream.requests) == number - 1
+
+
+async def test_connection_on_which_nothing_comes(proxy: Penstock, upstream: RawUpstream) -> None:
+    async with connect(proxy.address) as client:
+        await client.ended()
+
+
+async def test_body_that_stops(proxy: Penstock, upstream: RawUpstream) -> None:
+    async with connect(proxy.address) as client:
+        await client.send(get("/", "Content-Length: 10", "X-Request-Id: slow-body", method="POST") + b"hello")
+        answer = await client.reply()
+        await client.ended()
+    assert (answer.status, details(answer)) == (408, "body_timeout")
+    record = await proxy.log.find(id="slow-body")
+    assert (record["outcome"], record["details"], record["status"]) == ("refused", "body_timeout", 408)
+    await upstream.idle()
+    assert upstream.requests == []
+
+
+async def test_body_may_take_long_while_it_moves(proxy: Penstock, upstream: RawUpstream) -> None:
+    async with connect(proxy.address) as client:
+        await client.send(get("/", "Content-Length: 10", method="POST"))
+        for _ in range(10):
+            await asyncio.sleep(0.1)  # three times the limit in all
+            await client.send(b"x")
+        assert (await client.reply()).status == 200
+
+
+async def test_client_that_does_not_read(proxy: Penstock, upstream: RawUpstream) -> None:
+    async def flood(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(STREAM_HEAD)
+        while True:
+            await connection.send(chunk(b"x" * 60_000))
+
+    upstream.script = flood
+    async with connect(proxy.address, receive_buffer_bytes=4096) as client:
+        await client.send(get("/", "X-Request-Id: not-reading"))
+        record = await proxy.log.find(id="not-reading")
+        await upstream.idle()
+        with contextlib.suppress(ConnectionError):
+            assert not (await client.read_to_end()).endswith(raw_upstream.LAST_CHUNK)
+    assert (record["outcome"], record["details"]) == ("timeout", "write_stall")
+
+
+async def test_idle_connection_is_closed_without_a_word(impatient: Penstock, upstream: RawUpstream) -> None:
+    async with connect(impatient.address) as client:
+        await client.exchange(get("/", "X-Request-Id: then-idle"))
+        assert await client.read_to_end() == b""
+    assert len([record for record in impatient.log.records if record["id"] == "then-idle"]) == 1
+
+
+async def test_waiting_for_the_model_is_not_idling(impatient: Penstock, upstream: RawUpstream) -> None:
+    async def slow(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await asyncio.sleep(1.0)  # three times every limit above
+        await connection.send(raw_upstream.reply(b"at last"))
+
+    upstream.script = slow
+    async with connect(impatient.address) as client:
+        assert (await client.exchange(get("/"))).body == b"at last"
+
+
+async def test_upstream_that_does_not_accept(penstock: StartPenstock, deaf_port: int) -> None:
+    proxy = penstock({"upstreams": {"model": {"url": f"http://127.0.0.1:{deaf_port}", "connect_s": 0.3}}})
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(get("/", "X-Request-Id: deaf"))
+    assert (answer.status, details(answer)) == (504, "connect_timeout")
+    assert (await proxy.log.find(id="deaf"))["outcome"] == "timeout"

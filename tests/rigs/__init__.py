@@ -1,0 +1,11 @@
+"""What the integration tests are made of, from the wire up.
+
+wire          one TCP connection, byte for byte; both ends below are made of it
+raw_client    sends the proxy any bytes; reads its replies as they are on the wire
+raw_upstream  a model server that plays a script; keeps what it received
+faults        scripts of every misbehaviour that has a name, with what has to come of it
+penstock      the proxy as a process: configuration, addresses, access log, exit status
+site          policies that only tests want, installed as far as entry points can tell
+llama         llama.cpp's own server, on the model that tiny_model makes
+waiting       for conditions, never for durations
+"""
