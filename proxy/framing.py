@@ -88,8 +88,11 @@ class Event:
     def with_deltas(self, deltas: Sequence[Delta]) -> Event | None:
         """This event with other texts: one entry for each of `self.deltas`, same channels, same order.
 
-        None where it would carry nothing any more and is to be withheld. Raises ValueError if the channels differ.
+        The event itself where the texts are its own. None where it would carry nothing any more and is to be withheld.
+        Raises ValueError if the channels differ.
         """
+        if list(deltas) == list(self.deltas):
+            return self
         if [channel for channel, _ in deltas] != [channel for channel, _ in self.deltas]:
             raise ValueError("with_deltas needs one text for each channel of the event, in its order")
         return self._stream.rewrite(self, deltas)
@@ -172,7 +175,7 @@ class SSEFramer(_Delimited):
     """
 
     _END = re.compile(rb"\n\n|\n\r\n|\n\r(?=[^\n])|\r\r")
-    _OVERLAP = 3
+    _OVERLAP = 2
 
     def feed(self, data: bytes) -> list[bytes]:
         # Nearly every read of nearly every server: whole events, LF line ends.

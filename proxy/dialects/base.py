@@ -127,7 +127,8 @@ class DialectStream(Protocol):
         """The JSON document that an event carries, None where it carries none. Decoded anew at each call."""
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
-        """`event` with its texts replaced: `deltas` has one entry per entry of `event.deltas`, in that order.
+        """`event` with its texts replaced: `deltas` has one entry per entry of `event.deltas`, in that order, and not all
+        of them are the same.
 
         None where nothing is left worth sending: every text is empty and the event carries nothing else."""
 

@@ -139,8 +139,6 @@ class OpaqueStream(Stream):
         return None
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
-        if not deltas:
-            return event
         text = deltas[0][1]
         return Event(_to_bytes(text), self, _plain(text)) if text else None
 

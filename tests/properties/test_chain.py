@@ -451,6 +451,7 @@ def test_the_chain_does_what_the_rules_say(chain: list[Script], steps: list[Step
         assert re.fullmatch(r"s[et]*[EC]?\.", player.told)
 
 
+@settings(deadline=None)
 @given(
     scripts(["hold", "release", "pause"], ["nothing", "inject", "release"]),
     st.lists(st.one_of(fed, waited, poked), max_size=12),
@@ -465,6 +466,7 @@ def test_a_clean_end_loses_and_doubles_nothing_and_keeps_the_order(chain: list[S
     assert [event for event in subject.out if event != INJECTED] == numbered(sent)
 
 
+@settings(deadline=None)
 @given(
     scripts(["double", "drop", "hold", "release", "stop"], last_words=["nothing", "release"]),
     st.lists(fed, max_size=5),

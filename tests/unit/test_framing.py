@@ -203,6 +203,11 @@ def test_with_deltas_makes_a_new_event() -> None:
     assert other.raw == RAW.replace(b"hi", b"ho")
 
 
+def test_with_deltas_that_change_nothing_is_the_event_itself() -> None:
+    read = event()
+    assert read.with_deltas([(TEXT, "hi")]) is read
+
+
 @pytest.mark.parametrize("deltas", [[], [(EVERY_CHANNEL, "a")], [(TEXT, "a"), (TEXT, "b")]])
 def test_with_deltas_needs_the_events_own_channels(deltas: list[tuple[Channel, str]]) -> None:
     with pytest.raises(ValueError, match="channel"):

@@ -167,6 +167,11 @@ def test_a_choice_without_a_number_is_numbered_by_its_place(open_stream: Open) -
     assert event.ends == [Channel(1, None, None)]
 
 
+def test_a_text_where_completions_have_theirs_is_seen(open_stream: Open) -> None:
+    event = open_stream("openai-chat").event(chunk({"content": "a"}, text="b"))
+    assert event.deltas == [(TEXT, "a"), (Channel(0, Kind.TEXT, ""), "b")]
+
+
 def test_a_message_beside_a_delta_repeats_the_reply(open_stream: Open) -> None:
     event = open_stream("openai-chat").event(chunk({"content": "lo"}, message={"role": "a", "content": "hello"}))
     assert event.deltas == [(TEXT, "lo"), (TEXT._replace(repeated=True), "hello")]
@@ -253,6 +258,16 @@ def test_what_mirrors_a_text_goes_with_it(name: str, open_stream: Open, play: Pl
         else:
             assert rewritten is None
     assert event.with_deltas([(TEXT, "secret")]) is event
+
+
+def test_log_probabilities_of_several_tokens_go_too(open_stream: Open) -> None:
+    """Then the text as a whole is nowhere in them, but all of its parts are."""
+    logprobs = {"content": [{"token": "sec", "logprob": -1.50}, {"token": "ret", "logprob": -2}]}
+    rewritten = (
+        open_stream("openai-chat").event(chunk({"content": "secret"}, logprobs=logprobs)).with_deltas([(TEXT, "*")])
+    )
+    assert rewritten is not None
+    assert b"ret" not in rewritten.raw
 
 
 def test_logprobs_of_another_choice_stay(open_stream: Open) -> None:

@@ -90,6 +90,15 @@ def test_choices_that_were_asked_for_and_never_began_end_too(dialect: str, open_
 
 
 @BOTH
+@pytest.mark.parametrize("parsed", [True, False])
+def test_a_chunk_without_choices_does_not_name_the_reply(dialect: str, parsed: bool, open_stream: Open) -> None:
+    """Azure's first chunk has an empty id and model."""
+    stream = open_stream(dialect, call=Call(model="asked"))
+    deliver(stream, b'data: {"id":"","model":"","choices":[],"prompt_filter_results":[]}\n\n', parsed=parsed)
+    assert stream.ending(Ending.LENGTH, SILENCE)[0].document["model"] == "asked"
+
+
+@BOTH
 def test_an_end_before_anything_was_delivered(dialect: str, open_stream: Open) -> None:
     stream = open_stream(dialect, call=Call(model="asked"))
     first, done = stream.ending(Ending.LENGTH, SILENCE)
@@ -126,7 +135,11 @@ def test_usage_is_said_to_who_asked_for_it_where_it_is_known(dialect: str, open_
 
 @BOTH
 @pytest.mark.parametrize("parsed", [True, False])
-@pytest.mark.parametrize("terminal", [b"data: [DONE]\n\n", b'data: {"error":{"message":"x"}}\n\n'])
+@pytest.mark.parametrize(
+    "terminal",
+    [b"data: [DONE]\n\n", b'data: {"error":{"message":"x"}}\n\n', chunk(0, error={"message": "x"})],
+    ids=["done", "error", "error in a chunk"],
+)
 def test_nothing_follows_a_terminal(dialect: str, parsed: bool, terminal: bytes, open_stream: Open) -> None:
     stream = open_stream(dialect)
     deliver(stream, chunk(0), b": c\n\n", chunk(0, finish_reason="stop"), chunk(), parsed=parsed)
