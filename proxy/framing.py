@@ -111,10 +111,11 @@ class Framer(Protocol):
     pending: int
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes. Raises `UpstreamGarbage` (event_too_large) over the limit."""
+        """The frames that `data` completes. Raises `UpstreamGarbage` (event_too_large) over the limit; where events before
+        the large one came with it, these are given, and the next call raises."""
 
     def finish(self) -> bytes:
-        """At the end of the body: the bytes of the frame that was not completed, b"" where there is none."""
+        """At the end of the body: the bytes of the frame that was not completed, b"" for none. Raises like `feed`."""
 
 
 def _too_large(limit: int) -> UpstreamGarbage:
@@ -134,9 +135,12 @@ class _Delimited:
         self._limit = limit
         self._searched = bytearray()  # not a list of reads: those may be a byte long each, and cost ten times that
         self._tail = b""
+        self._exceeded = False
         self.pending = 0
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._exceeded:
+            raise _too_large(self._limit)
         buffer = self._tail + data
         frames: list[bytes] = []
         start = 0
@@ -147,18 +151,27 @@ class _Delimited:
                 frame = b"".join((self._searched, frame))
                 self._searched.clear()
             if len(frame) > self._limit:
-                raise _too_large(self._limit)
+                return self._exceed(frames)
             frames.append(frame)
             start = end
         searched = max(start, len(buffer) - self._OVERLAP)
         self._searched += buffer[start:searched]
         self._tail = buffer[searched:]
         self.pending = len(self._searched) + len(self._tail)
-        if self.pending > self._limit:
+        return frames if self.pending <= self._limit else self._exceed(frames)
+
+    def _exceed(self, frames: list[bytes]) -> list[bytes]:
+        """An event is too large: those before it are still given, wherever the reads were cut, and then nothing more."""
+        self._exceeded = True
+        self._searched.clear()
+        self.pending = self._limit
+        if not frames:
             raise _too_large(self._limit)
         return frames
 
     def finish(self) -> bytes:
+        if self._exceeded:
+            raise _too_large(self._limit)
         rest = b"".join((self._searched, self._tail))
         self._searched.clear()
         self._tail = b""

@@ -18,22 +18,19 @@ from typing import ParamSpec, Protocol
 
 from .attachment import Attachment, EncoderFailed
 from .chain import CLEAN_END, Chain, Mark
-from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
-from .errors import FAULTS, Outcome, OutcomeKind, UpstreamError, UpstreamGarbage
-from .forwarding import REQUEST_ID, proxy_status
-from .framing import Event, Framer, Framing
+from .errors import FAULTS, Outcome, OutcomeKind, PenstockError, RequestError, UpstreamError
+from .framing import Framing
 from .handover import Sink
-from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead, end_to_end
+from .intake import Intake, Unread
+from .messages import Headers, Reply, Request, ResponseHead, end_to_end
 from .policy import Ending, Events, PolicyStream, Stage
+from .replies import WholeReply, drop_byte_exact, early_head, local_reply
 
 P = ParamSpec("P")
 
 # How many events are looked at for the first content (TTFT) before it is given up: each look is a parse.
 _CONTENT_LOOKS = 16
-
-# With what bytes a read ends where an event ends with it.
-_EVENT_ENDS = {Framing.SSE: (b"\n\n", b"\r\n\r\n"), Framing.NDJSON: (b"\n",)}
 
 
 class Limits(Protocol):
@@ -102,15 +99,11 @@ class Relay:
         self._source: Source | None = None
         self._head: ResponseHead | None = None  # the upstream's, where it is the reply's
         self._stream: DialectStream | None = None
-        self._framer: Framer | None = None  # None: bytes pass through
-        self._decoder: Decoder | None = None
+        self._intake: Intake | None = None  # of a body that policies read
+        self._unread: Unread | None = None  # of any other
+        self._whole: WholeReply | None = None
         self._streaming = False
         self._flush = True  # what is written can be read at once; a body that is written in one piece has no use for it
-        self._whole: Events | None = None  # a whole reply waits for its end: until then its head can still change
-        self._received_whole = b""
-        self._body: list[bytes] | None = None  # what of it has left the attachment part
-        self._event_ends: tuple[bytes, ...] = ()  # of a body that passes unread; empty: no event may be added to it
-        self._last_read = b""
         self._looks = _CONTENT_LOOKS
         self._watched = chain.has_activity_hooks or attachment.chain.has_activity_hooks
         self._end_passed = False  # the exchange part's end has entered the attachment part
@@ -194,27 +187,20 @@ class Relay:
         stream = self._stream = self._request.dialect.open(head, self._request.call)
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
         self._streaming = stream.framing.streaming and not bodiless
-        read = self._has_event_hooks(keepalive=stream.framing.streaming)
-        if bodiless:
-            if read:
-                head.headers.popall("Content-Length", None)  # of a body before the policies (RFC 9110 §8.6)
-        elif not read:
-            if "Content-Encoding" not in head.headers and "Content-Length" not in head.headers:
-                self._event_ends = _EVENT_ENDS.get(stream.framing, ())
-        else:
-            head.stream = stream
-            if not self._decode(head):
-                self._finish(Mark.cut("upstream_coding"), now)
-                return
-            whole = stream.framing is Framing.JSON
-            self._framer = stream.framer(self._limits.reply_bytes if whole else self._limits.event_bytes)
-            self._whole = [] if whole else None
+        if not self._has_event_hooks(keepalive=stream.framing.streaming):
+            self._unread = Unread(stream.framing, head.headers)
+        elif bodiless:
+            head.headers.popall("Content-Length", None)  # of a body before the policies (RFC 9110 §8.6)
+        elif not self._read(stream, head, now):
+            return
+        elif stream.framing is Framing.JSON:
+            self._whole = WholeReply()
         answer = self._chain.response(head)
         if answer is not None:
             self._answer(*answer)
         elif self._whole is None:
-            if self._framer is not None:
-                _drop_byte_exact(head.headers)
+            if self._intake is not None:
+                drop_byte_exact(head.headers)
             self._open(head)
 
     def _continue_early(self, head: ResponseHead, now: float) -> None:
@@ -225,26 +211,24 @@ class Relay:
         if answer is not None:
             self._finish(Mark.cut(answer[1].details, answer[0], message=answer[1].problem.message), now)
         elif head.status >= 300:
-            self._finish(
-                Mark.cut("upstream_status", message=f"The model server answered with status {head.status}."), now
-            )
+            message = f"The model server answered with status {head.status}."
+            self._finish(Mark.cut("upstream_status", message=message), now)
         elif self._request.dialect.open(head, self._request.call).framing is not Framing.SSE:
             self._finish(Mark.cut("upstream_garbage"), now)
-        elif not self._decode(head):
-            self._finish(Mark.cut("upstream_coding"), now)
         else:
-            self._framer = self._stream.framer(self._limits.event_bytes)
+            self._read(self._stream, head, now)
 
-    def _decode(self, head: ResponseHead) -> bool:
-        """Prepare to undo the body's content coding, if it has one; whether that is possible."""
-        coding = content_coding(", ".join(head.headers.getall("Content-Encoding", ())))
-        if coding:
-            try:
-                self._decoder = Decoder(coding)
-            except ValueError:
-                return False
-            _drop_byte_exact(head.headers)
-        head.headers.popall("Content-Encoding", None)
+    def _read(self, stream: DialectStream, head: ResponseHead, now: float) -> bool:
+        """Prepare to read the body's events; False where it cannot be decoded, which ends the exchange."""
+        head.stream = stream
+        limits = self._limits
+        try:
+            self._intake = Intake(stream, head.headers, event_bytes=limits.event_bytes, reply_bytes=limits.reply_bytes)
+        except UpstreamError as exc:
+            self._finish(Mark.cut(exc.details), now)
+            return False
+        if self._intake.decodes:
+            drop_byte_exact(head.headers)
         return True
 
     def _open(self, head: ResponseHead) -> None:
@@ -268,41 +252,24 @@ class Relay:
         if self._watched:
             self._deliver(self._chain.activity(now), now)
             self._emit(self._attachment.chain.activity(now), now)
-        if self._framer is None:
+        if self._intake is None:
             self._pass_through(data, now)
         else:
-            self._feed_framed(self._framer, data, now)
+            try:
+                events = self._intake.feed(data)
+            except UpstreamError as exc:
+                self._finish(Mark.cut(exc.details), now)
+            else:
+                if events:
+                    self._deliver(self._chain.feed(events, now), now)
         self._settle(now)
 
     def _pass_through(self, data: bytes, now: float) -> None:
         if self.first_content_at is None:
             self.first_content_at = now
-        self._last_read = data
+        if self._unread is not None:
+            self._unread.last_read = data
         self._write(data, now)
-
-    def _feed_framed(self, framer: Framer, data: bytes, now: float) -> None:
-        assert self._stream is not None
-        make = self._stream.event
-        try:
-            frames = framer.feed(data) if self._decoder is None else self._decoded(self._decoder, framer, data)
-        except UpstreamGarbage as exc:
-            self._finish(Mark.cut(exc.details), now)
-        except Undecodable:
-            self._finish(Mark.cut("upstream_coding"), now)
-        else:
-            if frames:
-                self._deliver(self._chain.feed([make(frame) for frame in frames], now), now)
-
-    def _decoded(self, decoder: Decoder, framer: Framer, data: bytes) -> list[bytes]:
-        """The frames in one coded read, which may stand for much: but not for more than a whole reply may have."""
-        frames: list[bytes] = []
-        size = 0
-        for piece in decoder.feed(data):
-            size += len(piece)
-            if size > self._limits.reply_bytes:
-                raise UpstreamGarbage("one read decodes to more than the limit", "upstream_coding")
-            frames += framer.feed(piece)
-        return frames
 
     @_guarded
     def eof(self) -> None:
@@ -311,23 +278,23 @@ class Relay:
             return
         now = self._begin()
         mark = CLEAN_END
-        if self._framer is not None and self._stream is not None and self._source is not None:
-            rest = self._framer.finish()
-            cut_off = self._streaming and rest.strip() and self._source.ends_with_connection
-            if cut_off or (self._decoder is not None and not self._decoder.complete):
-                mark = Mark.cut("upstream_truncated")
-            elif rest:
-                self._received_whole = rest
-                self._deliver(self._chain.feed([self._stream.event(rest)], now), now)
+        if self._intake is not None and self._source is not None:
+            try:
+                rest = self._intake.finish(ends_with_connection=self._source.ends_with_connection)
+            except UpstreamError as exc:
+                mark = Mark.cut(exc.details)
+            else:
+                if rest:
+                    self._deliver(self._chain.feed(rest, now), now)
         self._finish(mark, now)
         self._settle(now)
 
     @_guarded
-    def failed(self, error: UpstreamError) -> None:
-        """The body broke off."""
+    def failed(self, error: PenstockError) -> None:
+        """The body broke off, or the request's did while the upstream was answering already."""
         if self.outcome is None:
             now = self._begin()
-            self._finish(Mark.cut(error.details), now)
+            self._finish(Mark.cut(error.details, "parser" if isinstance(error, RequestError) else ""), now)
             self._settle(now)
 
     # The client
@@ -383,7 +350,7 @@ class Relay:
         self._know_stream().delivered(events)
         self.events += len(events)
         if self._whole is not None:
-            self._whole += events
+            self._whole.waiting += events
             return
         if self.first_content_at is None:
             self._look_for_content(events, now)
@@ -391,19 +358,10 @@ class Relay:
 
     def _emit(self, events: Events, now: float) -> None:
         """What left the attachment part goes to the client, if it can stand there."""
-        if self._whole is not None and events and not self._attachment.opened:
-            if self._body is not None:  # else a heartbeat, in what is no stream
-                self._body += [event.raw for event in events]
-        elif events and self._between_events:
+        if self._whole is not None:
+            self._whole.add(events)
+        elif events and (self._unread is None or self._unread.between_events):
             self._write(events[0].raw if len(events) == 1 else b"".join([event.raw for event in events]), now)
-
-    @property
-    def _between_events(self) -> bool:
-        """Whether an event can be added to the body. To bytes that pass unread it can where the last of them visibly end
-        one, if no length was promised and no coding hides them: neither an injection nor an ending may split an event."""
-        if self._framer is not None or self._head is None:
-            return True
-        return bool(self._event_ends) and (not self._last_read or self._last_read.endswith(self._event_ends))
 
     def _write(self, data: bytes, now: float) -> None:
         if self.outcome is not None:
@@ -424,14 +382,13 @@ class Relay:
     def _open_early(self) -> None:
         """A policy has something to say before the upstream has: the reply opens with a local head."""
         self._streaming = True
-        head = _early_head()
-        self._stream = head.stream = self._know_stream()
-        self._local_fields(head)
+        head = early_head(self._request)
+        head.stream = self._know_stream()
         self._open(head)
 
     def _know_stream(self) -> DialectStream:
         if self._stream is None:
-            self._stream = self._request.dialect.open(_early_head(), self._request.call)
+            self._stream = self._request.dialect.open(early_head(self._request), self._request.call)
         return self._stream
 
     def _look_for_content(self, events: Events, now: float) -> None:
@@ -449,7 +406,7 @@ class Relay:
         if self.outcome is None and mark is not None and not self._end_passed:
             self._end_passed = True
             if mark.clean and self._whole is not None:
-                self._show_whole(self._whole, now)
+                self._show(self._whole, now)
             if self.outcome is None:
                 self._emit(self._attachment.chain.finish(mark, now), now)
         mark = self._attachment.chain.ended
@@ -480,8 +437,8 @@ class Relay:
     def _conclude(self, mark: Mark, now: float) -> None:
         """The end has left both parts."""
         if mark.clean:
-            if self._body is not None:
-                self._send_whole(self._body, now)
+            if self._whole is not None:
+                self._send(self._whole, now)
                 if self.outcome is not None:
                     return
             self._end_body(mark.outcome)
@@ -499,25 +456,23 @@ class Relay:
             self._emit(ending, now)
             self._end_body(mark.outcome)
 
-    def _show_whole(self, events: Events, now: float) -> None:
+    def _show(self, whole: WholeReply, now: float) -> None:
         """A whole reply has passed the exchange part: its head, then its body, go to the attachment's policies."""
         assert self._head is not None
         answer = self._attachment.show(self._head)
         if answer is not None:
             self._answer(*answer)
             return
-        self._body = []
-        if events:
+        whole.shown = True
+        if whole.waiting:
             self.first_content_at = now
-            self._emit(self._attachment.chain.feed(events, now), now)
+            self._emit(self._attachment.chain.feed(whole.waiting, now), now)
 
-    def _send_whole(self, parts: list[bytes], now: float) -> None:
-        """It has passed those too: now its length is known, and whether anybody changed it."""
+    def _send(self, whole: WholeReply, now: float) -> None:
+        """It has passed those too."""
         assert self._head is not None
-        body = b"".join(parts)
-        if body != self._received_whole:
-            _drop_byte_exact(self._head.headers)
-        self._head.headers["Content-Length"] = str(len(body))
+        assert self._intake is not None
+        body = whole.seal(self._head, self._intake.whole)
         self._flush = False
         answer = self._attachment.open(self._head, streaming=False)
         if answer is not None:
@@ -534,38 +489,25 @@ class Relay:
             self._encoder_failed(failed)
         self._close(outcome)
 
-    def _ending(self, mark: Mark) -> list[Event] | None:
+    def _ending(self, mark: Mark) -> Events | None:
         """The dialect's last events, or None where nothing can be said that would not spoil the body."""
-        if self._stream is None or mark.ending is None or mark.problem is None:
+        if self._stream is None or not self._streaming or mark.ending is None or mark.problem is None:
             return None
-        if not self._streaming or not self._between_events:
-            return None
+        if self._unread is None:
+            return self._stream.ending(mark.ending, mark.problem)
         # Of what passed unread the dialect knows nothing that it could end like the API's own limit.
-        unread = self._framer is None and self._head is not None
-        return self._stream.ending(Ending.ERROR if unread else mark.ending, mark.problem)
+        return self._stream.ending(Ending.ERROR, mark.problem) if self._unread.between_events else None
 
     def _reply(self, reply: Reply, outcome: Outcome) -> None:
         """A local reply: the proxy answers itself. Nothing has been sent yet."""
-        kind, body = ("", reply.body) if reply.body is not None else self._request.dialect.error_body(reply.problem)
-        head = ResponseHead(reply.status, reply.headers, local=True)
-        if kind:
-            head.headers.setdefault("Content-Type", kind)
-        if reply.status not in (204, 304):
-            head.headers["Content-Length"] = str(len(body))
-        if reply.status >= 400:
-            head.headers["Proxy-Status"] = proxy_status(reply.details)
-            head.headers.setdefault("Cache-Control", "no-store")
-        self._local_fields(head)
+        head, body = local_reply(reply, self._request)
         self._streaming = self._flush = False
-        self._whole = self._body = None
+        self._whole = None
         self._attachment.show(head)
         self._attachment.open(head, streaming=False)
         if body:
             self._write(body, 0.0)
         self._end_body(outcome)
-
-    def _local_fields(self, head: ResponseHead) -> None:
-        head.headers[REQUEST_ID] = self._request.id
 
     def _close(self, outcome: Outcome) -> None:
         """The one exit: the outcome is fixed and everything is released."""
@@ -635,13 +577,3 @@ class Relay:
         if self.outcome is None:
             self._emit(self._attachment.chain.timer(now), now)
             self._settle(now)
-
-
-def _early_head() -> ResponseHead:
-    fields = Headers({"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"})
-    return ResponseHead(200, fields, local=True)
-
-
-def _drop_byte_exact(headers: Headers) -> None:
-    for name in BYTE_EXACT:
-        headers.popall(name, None)

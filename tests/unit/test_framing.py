@@ -219,3 +219,24 @@ def test_a_continuation_adds_to_a_channel_and_ends_nothing() -> None:
     assert (more.deltas, list(more.ends), more.usage) == ([(TEXT, "more")], [], None)
     with pytest.raises(ValueError, match="channel"):
         event().continuation(EVERY_CHANNEL, "more")
+
+
+@pytest.mark.parametrize("cuts", ["whole", "byte by byte", "in two"])
+@pytest.mark.parametrize(("framing", "end"), [(Framing.SSE, b"\n\n"), (Framing.NDJSON, b"\n")])
+def test_events_before_one_that_is_too_large_are_given_wherever_the_reads_are_cut(
+    framing: Framing, end: bytes, cuts: str
+) -> None:
+    body = b"a" + end + b"b" + end + b"x" * (LIMIT + 1) + end + b"c" + end
+    reads = {"whole": [body], "byte by byte": byte_by_byte(body), "in two": [body[:3], body[3:]]}[cuts]
+    framer = framer_for(framing, LIMIT)
+    frames: list[bytes] = []
+
+    def feed_all() -> None:
+        for read in [*reads, b""]:
+            frames.extend(framer.feed(read))
+
+    with pytest.raises(UpstreamGarbage) as caught:
+        feed_all()
+    assert (frames, caught.value.details) == ([b"a" + end, b"b" + end], "event_too_large")
+    with pytest.raises(UpstreamGarbage):
+        framer.finish()

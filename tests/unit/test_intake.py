@@ -1,0 +1,132 @@
+"""The body on its way in: coding undone, events made, and what an early end looks like."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from proxy.dialects import choose
+from proxy.dialects.base import Call, DialectStream
+from proxy.errors import UpstreamGarbage, UpstreamTruncated
+from proxy.framing import Framing
+from proxy.intake import Intake, Unread
+from proxy.messages import Headers, ResponseHead
+
+SSE, NDJSON, JSON = "text/event-stream", "application/x-ndjson", "application/json"
+
+
+def stream(media_type: str) -> DialectStream:
+    return choose("generic", "/").open(ResponseHead(200, Headers({"Content-Type": media_type})), Call())
+
+
+def intake(
+    media_type: str = SSE, coding: str | None = None, *, event_bytes: int = 100, reply_bytes: int = 200
+) -> Intake:
+    headers = Headers() if coding is None else Headers({"Content-Encoding": coding})
+    made = Intake(stream(media_type), headers, event_bytes=event_bytes, reply_bytes=reply_bytes)
+    assert "Content-Encoding" not in headers
+    return made
+
+
+def gzip(data: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=31)
+    return coder.compress(data) + coder.flush()
+
+
+def test_a_read_gives_the_events_that_it_completes() -> None:
+    body = intake()
+    assert [event.raw for event in body.feed(b"data: a\n\ndata: b\n\ndata")] == [b"data: a\n\n", b"data: b\n\n"]
+    assert [event.raw for event in body.feed(b": c\n\n")] == [b"data: c\n\n"]
+    assert body.finish(ends_with_connection=False) == []
+    assert not body.decodes
+
+
+def test_a_whole_body_is_one_event_at_its_end() -> None:
+    body = intake(JSON)
+    assert body.feed(b'{"a":') == []
+    assert body.feed(b'"b"}') == []
+    assert [event.raw for event in body.finish(ends_with_connection=True)] == [b'{"a":"b"}']
+    assert body.whole == b'{"a":"b"}'
+
+
+def test_the_limit_is_that_of_an_event_in_a_stream_and_that_of_a_reply_in_a_whole_body() -> None:
+    with pytest.raises(UpstreamGarbage) as caught:
+        intake(SSE).feed(b"data: " + b"x" * 150 + b"\n\n")
+    assert caught.value.details == "event_too_large"
+    assert intake(JSON).feed(b"x" * 150) == []
+
+
+def test_a_coded_body_is_decoded() -> None:
+    body = intake(coding="gzip")
+    coded = gzip(b"data: a\n\ndata: b\n\n")
+    events = [event.raw for i in range(len(coded)) for event in body.feed(coded[i : i + 1])]
+    assert events == [b"data: a\n\n", b"data: b\n\n"]
+    assert body.decodes
+    assert body.finish(ends_with_connection=False) == []
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "nonsense"])
+def test_a_coding_that_cannot_be_undone_is_refused(coding: str) -> None:
+    with pytest.raises(UpstreamGarbage) as caught:
+        intake(coding=coding)
+    assert caught.value.details == "upstream_coding"
+
+
+def test_what_is_not_in_its_coding_is_refused() -> None:
+    with pytest.raises(UpstreamGarbage) as caught:
+        intake(coding="gzip").feed(b"data: a\n\n")
+    assert caught.value.details == "upstream_coding"
+
+
+def test_one_read_cannot_stand_for_more_than_a_reply_may_have() -> None:
+    with pytest.raises(UpstreamGarbage) as caught:
+        intake(coding="gzip").feed(gzip(b": x\n\n" * 100_000))
+    assert caught.value.details == "upstream_coding"
+
+
+def test_a_coded_body_that_ends_too_early_is_truncated() -> None:
+    body = intake(coding="gzip")
+    body.feed(gzip(b"data: a\n\n")[:-4])
+    with pytest.raises(UpstreamTruncated):
+        body.finish(ends_with_connection=False)
+
+
+def test_half_an_event_is_an_early_end_only_where_nothing_else_says_that_this_is_the_end() -> None:
+    for media_type in (SSE, NDJSON):
+        chunked, close_delimited = intake(media_type), intake(media_type)
+        chunked.feed(b"data: a")
+        close_delimited.feed(b"data: a")
+        assert [event.raw for event in chunked.finish(ends_with_connection=False)] == [b"data: a"]
+        with pytest.raises(UpstreamTruncated):
+            close_delimited.finish(ends_with_connection=True)
+
+
+def test_an_empty_line_at_the_end_is_no_half_event() -> None:
+    body = intake()
+    body.feed(b"data: a\n\n\n")
+    assert [event.raw for event in body.finish(ends_with_connection=True)] == [b"\n"]
+
+
+@pytest.mark.parametrize(
+    ("framing", "headers", "last_read", "expected"),
+    [
+        (Framing.SSE, {}, b"", True),
+        (Framing.SSE, {}, b"data: a\n\n", True),
+        (Framing.SSE, {}, b"data: a\r\n\r\n", True),
+        (Framing.SSE, {}, b"data: a\n", False),
+        (Framing.SSE, {}, b"\n", False),
+        (Framing.NDJSON, {}, b"{}\n", True),
+        (Framing.NDJSON, {}, b"{", False),
+        (Framing.JSON, {}, b"{}\n\n", False),
+        (Framing.OPAQUE, {}, b"\n\n", False),
+        (Framing.SSE, {"Content-Length": "9"}, b"data: a\n\n", False),
+        (Framing.SSE, {"Content-Encoding": "gzip"}, b"data: a\n\n", False),
+    ],
+)
+def test_where_unread_bytes_could_be_added_to(
+    framing: Framing, headers: dict[str, str], last_read: bytes, expected: bool
+) -> None:
+    body = Unread(framing, Headers(headers))
+    body.last_read = last_read
+    assert body.between_events is expected
