@@ -68,6 +68,7 @@ class Assembly:
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.upstreams = {name: Upstream(name, table, config.limits) for name, table in config.upstreams.items()}
         self._policies: list[tuple[Policy[Any], PolicyHost]] = []
+        self._begun: list[tuple[Policy[Any], PolicyHost]] = []  # those whose `start` was called
         places: dict[str, Place] = {}
         for entry in config.policies:
             host = PolicyHost(entry.name, metrics)
@@ -94,13 +95,15 @@ class Assembly:
         for upstream in self.upstreams.values():
             await upstream.start()
         for policy, host in self._policies:
+            self._begun.append((policy, host))
             try:
                 await policy.start()
             except Exception as exc:
                 raise PolicyError(f"policy {host.name!r} does not start: {exc}") from exc
 
     async def stop(self, limit_s: float = 5.0) -> None:
-        for policy, host in self._policies:
+        while self._begun:
+            policy, host = self._begun.pop(0)
             await host.drain(limit_s)
             try:
                 await policy.stop()

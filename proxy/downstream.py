@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import http
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from .messages import ResponseHead
@@ -21,6 +23,8 @@ from .messages import ResponseHead
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.web_request import BaseRequest
+
+logger = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -44,14 +48,17 @@ class ConnectionKeeper(Protocol):
 
 
 class Connection(RequestHandler):
-    """One client connection. `idle_since` is the time of its last state without a request; `client` its peer address."""
+    """One client connection. `client` is its peer's address, "" on a Unix socket; `since` when it was made."""
 
-    __slots__ = ("_keeper", "_refused", "client", "closing_since", "raw_transport", "served", "since", "watcher")
+    __slots__ = (
+        "_body", "_keeper", "_refused", "client", "closing_since", "raw_transport", "served", "since", "watcher",
+    )  # fmt: skip
 
     def __init__(self, manager: web.Server, keeper: ConnectionKeeper, **options: Any) -> None:
         super().__init__(manager, **options)
         self._keeper = keeper
         self._refused = False
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that was read last
         self.watcher: Watcher | None = None
         self.raw_transport: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
         self.client = ""
@@ -73,14 +80,17 @@ class Connection(RequestHandler):
         self._keeper.disconnected(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
-            super().data_received(data)
-            # A body that turns out not to be framed as its head says is queued by aiohttp as the *next* request's error,
-            # and nobody tells the handler that waits for the rest of this one.
-            if self._current_request is not None and self._messages and hasattr(self._messages[-1][0], "exc"):
-                content = self._current_request.content
-                if not content.is_eof() and content.exception() is None:
-                    content.set_exception(web.RequestPayloadError("the body is not framed as its head says"))
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._messages:
+            message, content = self._messages[-1]
+            if not hasattr(message, "exc"):
+                self._body = content
+            elif not self._body.is_eof() and self._body.exception() is None:
+                # A body that turns out not to be framed as its head says is queued by aiohttp as the *next* request's
+                # error, and nobody tells the handler that waits for the rest of this one.
+                self._body.set_exception(web.RequestPayloadError("the body is not framed as its head says"))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -92,6 +102,11 @@ class Connection(RequestHandler):
         if self.watcher is not None:
             self.watcher.writable()
 
+    @property
+    def idle(self) -> bool:
+        """Every request that has come is answered."""
+        return self.watcher is None and not self._messages
+
     def handle_error(
         self,
         request: BaseRequest,
@@ -99,8 +114,11 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """aiohttp could not parse the request."""
-        details = "malformed_request" if status < 500 else "internal_error"
+        """aiohttp could not parse the request, or our handler failed."""
+        details = "malformed_request"
+        if status >= 500:
+            details = "internal_error"
+            logger.error("a request could not be handled", exc_info=exc)
         if isinstance(exc, LineTooLong):
             line = exc.args[0] if exc.args else b""
             target = isinstance(line, (bytes, bytearray)) and line.startswith((b"/", b"http"))
@@ -129,13 +147,23 @@ class Written(web.StreamResponse):
 
 
 class ClientReply:
-    """`attachment.Downstream` on one connection. After `end` or `abort` nothing may be written."""
+    """`attachment.Downstream` on one connection. After `end` or `abort` nothing may be written. `content` is the body of
+    the request, as far as it has come."""
 
-    __slots__ = ("_chunked", "_connection", "_delimited", "_head_only", "_http_1_0", "keep_alive")
+    __slots__ = ("_chunked", "_connection", "_content", "_delimited", "_head_only", "_http_1_0", "keep_alive")
 
-    def __init__(self, connection: Connection, *, method: str, http_1_0: bool, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        method: str,
+        http_1_0: bool,
+        keep_alive: bool,
+        content: StreamReader = EMPTY_PAYLOAD,
+    ) -> None:
         self.keep_alive = keep_alive
         self._connection = connection
+        self._content = content
         self._http_1_0 = http_1_0
         self._head_only = method == "HEAD"
         self._chunked = False
@@ -144,6 +172,8 @@ class ClientReply:
     def send_head(self, head: ResponseHead) -> None:
         """Raises ValueError for a field that would break out of the head (RFC 9110 §5.5)."""
         headers = head.headers
+        if head.local and not self._content.is_eof():
+            self.keep_alive = False  # what is still to come of the request will not be read (RFC 9110 §10.1.1)
         bodiless = self._head_only or head.status in (204, 304)
         self._head_only = bodiless
         if head.status == 204:
@@ -192,7 +222,8 @@ class ClientReply:
 
     def continue_(self) -> None:
         """The client may send its body (RFC 9110 §10.1.1)."""
-        self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self._http_1_0:
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
         transport = self._connection.raw_transport

@@ -15,6 +15,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
+from .errors import PenstockError, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from .messages import Headers
 
 
@@ -32,8 +33,10 @@ class Sink(Protocol):
 
     def feed(self, data: bytes) -> None: ...
     def eof(self) -> None: ...
-    def failed(self, error: UpstreamError) -> None: ...
+    def failed(self, error: PenstockError) -> None: ...
 
+
+_TOKEN_PATTERN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
 Informational = Callable[[int, Headers], None]
 
@@ -72,18 +75,30 @@ class _Protocol(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.sink: Sink | None = None
+        self.awaits_head = False
         self.parts: list[bytes] = []
         self.body_ended = False
         self.lost: BaseException | None = None
         self.on_informational: Informational | None = None
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        status = data[0].code
+        status, headers = data[0].code, data[0].headers
+        if not all(map(_TOKEN_PATTERN.fullmatch, headers)):
+            # aiohttp lets "Content-Length : 0" pass, which the next hop may read as the field that it is not (RFC 9112
+            # §5.1).
+            self.set_exception(HttpProcessingError(message="a field name is no token"))
+            self.close()
+            return
+        self.awaits_head = 100 <= status < 200 and status != 101
         if 100 < status < 200 and status != 101 and self.on_informational is not None:
-            self.on_informational(status, Headers(data[0].headers))
+            self.on_informational(status, Headers(headers))
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
+        # By itself: the parser forgets a good head where something bad comes behind it in the same read.
+        while self.awaits_head and not self.is_eof() and (end := data.find(b"\r\n\r\n")) >= 0:
+            super().data_received(data[: end + 4])
+            data = data[end + 4 :]
         super().data_received(data)
         if self.sink is not None:
             self.flush()
@@ -102,6 +117,13 @@ class _Protocol(ResponseHandler):
             sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
         else:
             sink.failed(UpstreamTruncated("the connection was closed before the body was complete"))
+
+    def close(self) -> None:
+        """At once, where the peer does not take what is still to be sent: it must not keep the connection open."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            super().close()
 
     def flush(self) -> None:
         """Give the sink what one read brought, then the end if it came with it."""
@@ -125,9 +147,11 @@ class Response(aiohttp.ClientResponse):
     """A reply whose body can be handed over."""
 
     protocol: _Protocol
+    _sink: Sink | None = None
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         self.protocol = connection.protocol
+        self.protocol.awaits_head = True
         self.protocol.body_ended = False
         self.protocol.parts.clear()
         self.protocol.on_informational = on_informational.get()
@@ -145,7 +169,7 @@ class Response(aiohttp.ClientResponse):
             parts = self._arrived(reader)
             if parts:
                 sink.feed(b"".join(parts))
-            if self.protocol.lost is not None:
+            if self.ends_with_connection and self.protocol.lost is not None:
                 sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
             else:
                 sink.eof()
@@ -158,8 +182,18 @@ class Response(aiohttp.ClientResponse):
                 sink.feed(b"".join(self.protocol.parts))
             sink.failed(error)
             return
-        self.protocol.sink = sink
+        self.protocol.sink = self._sink = sink
         self.protocol.flush()
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """The body has neither a length nor chunks: its end looks the same whether or not it is complete."""
+        return "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers
+
+    @property
+    def _flows(self) -> bool:
+        """The connection still serves this reply. After the end of its body it may already serve another."""
+        return self._sink is not None and self.protocol.sink is self._sink
 
     @staticmethod
     def _arrived(reader: StreamReader) -> list[bytes]:
@@ -170,16 +204,20 @@ class Response(aiohttp.ClientResponse):
 
     def detach(self) -> None:
         """Nothing goes to the sink any more."""
-        self.protocol.sink = None
+        if self._flows:
+            self.protocol.sink = None
 
-    # Both are for a live connection; after the end of the body it may already serve another exchange.
+    # Only the transport: aiohttp's `pause_reading` also has the parser stop after the next piece of a body, which would
+    # leave what came behind that piece, maybe the end, lying in the parser.
     def pause(self) -> None:
-        if self.protocol.sink is not None:
-            self.protocol.pause_reading()
+        """Stop reading. Does nothing before `hand_over` and after the end."""
+        if self._flows:
+            self.protocol._pause_transport_reading()
 
     def resume(self) -> None:
-        if self.protocol.sink is not None:
-            self.protocol.resume_reading()
+        """Go on reading, if it is stopped."""
+        if self._flows:
+            self.protocol._resume_transport_reading()
 
 
 def connector(**options: Any) -> aiohttp.TCPConnector:
@@ -197,7 +235,8 @@ def check() -> None:
         for owner, names in (
             (StreamReader, ("_protocol", "feed_data", "feed_eof", "read_nowait", "exception", "is_eof")),
             (StreamReader, ("begin_http_chunk_receiving", "end_http_chunk_receiving")),
-            (ResponseHandler, ("data_received", "connection_lost", "feed_data", "exception", "pause_reading")),
+            (ResponseHandler, ("data_received", "connection_lost", "feed_data", "is_eof", "close", "abort")),
+            (ResponseHandler, ("exception", "_pause_transport_reading", "_resume_transport_reading")),
             (aiohttp.ClientResponse, ("start",)),
         )
         for name in names

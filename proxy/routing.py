@@ -16,18 +16,14 @@ from .errors import RequestError
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # Nothing to normalise: the common case.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+")
-_ESCAPE = re.compile(r"%(..?)?")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _FORBIDDEN = re.compile(r"[^\x21-\x7e]|[\\#?]")
 _PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
 
 
 def _unescape(match: re.Match[str]) -> str:
     """RFC 3986 §6.2.2: escapes of unreserved characters are decoded, all others stand in upper case."""
-    digits = match[1] or ""
-    try:
-        byte = int(digits, 16) if len(digits) == 2 and digits.isalnum() else -1
-    except ValueError:
-        byte = -1
+    byte = int(match[1], 16) if match[1] else -1
     # An escaped slash or backslash is a separator to some servers and not to others; a control character to none.
     if byte < 0x20 or byte in (0x2F, 0x5C, 0x7F):
         raise RequestError(f"the path has the escape {match[0]!r}", "malformed_path")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from .assembly import Assembly, describe
 from .config import Config
 from .dialects import choose
 from .downstream import ClientReply, Connection, Written
-from .errors import Outcome, PenstockError, RequestError
+from .errors import Outcome, PenstockError, RequestError, fault
 from .exchange import Exchange, Route
 from .forwarding import Peer, client_address, request_id, upstream_headers
 from .listening import listen
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 _METHODS_REFUSED = ("CONNECT", "TRACE")
 _ALLOW = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
 _SWEEP_S = 1.0
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)(.*)")
+# RFC 3986 §3.2.2 and §3.2.3, without what only a list or a user's name would need.
+_AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
 _LAST_WORDS_S = 5.0  # after the drain's limit: for endings to be written and policies to let go
 
 
@@ -129,9 +133,9 @@ class Server:
         if self._runner is not None:
             for site in list(self._runner.sites):
                 await site.stop()
-        for connection in self._connections:
-            if connection.watcher is None:
-                connection.close()
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.force_close()
         if not await self._wait_idle(self._config.server.drain_s):
             logger.warning("%d exchanges did not finish in time and are cut", len(self._exchanges))
             for exchange in list(self._exchanges):
@@ -165,7 +169,7 @@ class Server:
         self._per_client[connection.client] += 1
         self.metrics.connection_opened()
         limits = self._config.limits
-        per_client = limits.connections_per_ip
+        per_client = limits.connections_per_ip if connection.client else 0  # a Unix socket's peers have no address
         if len(self._connections) <= limits.connections and (
             not per_client or self._per_client[connection.client] <= per_client
         ):
@@ -225,11 +229,14 @@ class Server:
         assert isinstance(connection, Connection)
         connection.served = True
         started, counted = _Started(), _Counted()
+        # The last trailer field of a chunked body would become a field of the connection's next request (aiohttp 3.14).
+        reusable = bool(request.keep_alive) and "Transfer-Encoding" not in request.headers
         reply = ClientReply(
             connection,
             method=request.method,
             http_1_0=request.version < (1, 1),
-            keep_alive=bool(request.keep_alive) and self._state is None,
+            keep_alive=reusable and self._state is None,
+            content=request.content,
         )
         exchange, refusal = self._make_exchange(connection, request, reply, counted)
         connection.watcher = exchange
@@ -270,7 +277,7 @@ class Server:
         route: Route | None = None
         path = target
         try:
-            _check(received, headers)
+            _check(received, headers, host)
             path = normalise_path(target)
             if self._state is not None:
                 raise RequestError("no new exchanges", "draining")
@@ -298,8 +305,6 @@ class Server:
     def _record(self, exchange: Exchange, started: _Started, counted: _Counted) -> None:
         """Tell the access log and the metrics of an exchange that has ended."""
         request, relay, attachment = exchange.request, exchange.relay, exchange.attachment
-        for policy, exc in exchange.errors:
-            logger.error("policy %s failed: %s", policy, describe(exc))
         outcome = relay.outcome if relay is not None else None
         if outcome is None:
             outcome = Outcome.of("client_gone")
@@ -308,6 +313,8 @@ class Server:
         facts: dict[str, Any] = {}
         if exchange.chain is not None and attachment is not None:
             facts = exchange.chain.facts() | attachment.facts()
+        for policy, exc in exchange.errors:
+            logger.error("policy %s failed: %s", policy, describe(exc))
         record = Record(
             time=started.wall,
             id=request.id,
@@ -317,7 +324,7 @@ class Server:
             route=request.route,
             upstream=exchange.route.upstream.name if exchange.route is not None else "",
             dialect=request.dialect.name,
-            status=attachment.status if attachment is not None else 0,
+            status=(attachment.status if attachment is not None else 0) or fault(outcome.details).status,
             outcome=outcome.kind,
             source=outcome.source,
             details=outcome.details,
@@ -367,16 +374,15 @@ def _nameless(connection: Connection) -> Request:
 
 def _target(request: BaseRequest) -> tuple[str, str, str]:
     """Host, path and query that were asked for (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
-    raw, host = request.raw_path, request.headers.get("Host", "")
-    if not raw.startswith("/") and "://" in raw.partition("?")[0]:
-        host, slash, rest = raw.partition("://")[2].partition("/")
-        host, mark, query = host.partition("?")
-        raw = slash + rest if slash else "/" + mark + query
-    path, _, query = raw.partition("?")
+    host, target = request.headers.get("Host", ""), request.raw_path
+    if (absolute := _ABSOLUTE_FORM.fullmatch(target)) is not None:
+        host, target = absolute.groups()
+        target = target if target.startswith("/") else f"/{target}"
+    path, _, query = target.partition("?")
     return host, path, query
 
 
-def _check(request: BaseRequest, headers: Headers) -> None:
+def _check(request: BaseRequest, headers: Headers, host: str) -> None:
     """What no route can allow. Raises `RequestError`."""
     if request.method in _METHODS_REFUSED:
         raise RequestError("method", "method_refused")
@@ -385,6 +391,10 @@ def _check(request: BaseRequest, headers: Headers) -> None:
     hosts = headers.getall("Host", ())
     if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
         raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
+    if not _AUTHORITY.fullmatch(host):
+        raise RequestError("the host is none", "malformed_request")
+    if request.version < (1, 1) and "Transfer-Encoding" in request.headers:
+        raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
     if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
         raise RequestError(
             "upgrade", "upgrade_refused"

@@ -7,7 +7,7 @@ requoting, no header of its own.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
@@ -29,8 +29,9 @@ _OWN_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 class Attempt:
     """One request on its way at one upstream, from the head of the reply on. The caller must `close` it."""
 
-    def __init__(self, response: handover.Response, id: str) -> None:
+    def __init__(self, response: handover.Response, id: str, body: _Body | None = None) -> None:
         self._response = response
+        self._body = body
         version = response.version
         http = f"{version.major}.{version.minor}" if version is not None else "1.1"
         self.head = ResponseHead(
@@ -43,13 +44,14 @@ class Attempt:
 
     @property
     def ends_with_connection(self) -> bool:
-        """The body has neither a length nor chunks: its end looks the same whether or not it is complete."""
-        headers = self._response.headers
-        return "Content-Length" not in headers and "Transfer-Encoding" not in headers
+        """The body's end looks the same whether or not it is complete."""
+        return self._response.ends_with_connection
 
     def attach(self, sink: Sink) -> None:
         """Let the body flow into `sink`: synchronously, in the calls that receive it."""
         self._response.hand_over(sink)
+        if self._body is not None:
+            self._body.when_broken(sink.failed)
 
     def close(self) -> None:
         """Release the connection: to the pool after a complete body, else by closing it."""
@@ -102,7 +104,7 @@ class Upstream:
         body failed on the way, else `UpstreamError`.
         """
         assert self._session is not None
-        headers, query = request.headers.copy(), request.query
+        headers, query = _one_spelling(request.headers), request.query
         if self._config.preserve_host and request.host:
             headers["Host"] = request.host
         if identity:
@@ -117,6 +119,7 @@ class Upstream:
         url = URL(f"{self._origin}{self._base_path}{path}{'?' + query if query else ''}", encoded=True)
         body = _Body(request.chunks) if request.body is None and request.chunks is not None else None
         try:
+            _check_text(headers, query)
             response = await self._session.request(
                 request.method,
                 url,
@@ -131,15 +134,36 @@ class Upstream:
         if response.status < 200:  # 101: nobody asked to switch protocols
             response.close()
             raise UpstreamGarbage("the reply has no final head")
-        return Attempt(cast(handover.Response, response), request.id)
+        return Attempt(cast(handover.Response, response), request.id, body)
+
+
+def _one_spelling(headers: Headers) -> Headers:
+    """A copy in which each name is spelt as it is first: aiohttp keeps only the last of fields whose names differ in
+    case."""
+    spelling: dict[str, str] = {}
+    return Headers([(spelling.setdefault(name.lower(), name), value) for name, value in headers.items()])
+
+
+def _check_text(headers: Headers, query: str) -> None:
+    """Raises ValueError for bytes that are no UTF-8 (they stand as surrogates): aiohttp would leave them out."""
+    for text in (*headers.values(), query):
+        if not text.isascii():
+            text.encode()
 
 
 class _Body:
-    """A streamed request body that remembers why it broke: aiohttp reports only that it did."""
+    """A streamed request body that remembers why it broke: aiohttp reports only that it did, and only while there is no
+    head; after that both ends would wait for the rest of it."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
+        self._tell: Callable[[RequestError], None] = lambda error: None
         self.error: RequestError | None = None
+
+    def when_broken(self, tell: Callable[[RequestError], None]) -> None:
+        self._tell = tell
+        if self.error is not None:
+            tell(self.error)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -147,6 +171,7 @@ class _Body:
                 yield chunk
         except RequestError as exc:
             self.error = exc
+            self._tell(exc)
             raise
 
 
