@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-
 from rigs import llama as llama_rig
 from rigs.penstock import Penstock, StartPenstock, Tables, configuration, run, toml
 from rigs.raw_upstream import RawUpstream, listen

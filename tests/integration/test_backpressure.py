@@ -10,7 +10,16 @@ import pytest
 from rigs import raw_upstream
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_client import connect, get
-from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chat_event, chunk, reply
+from rigs.raw_upstream import (
+    CHAT_EVENTS,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    RawUpstream,
+    UpstreamConnection,
+    chat_event,
+    chunk,
+    reply,
+)
 from rigs.waiting import until
 from rigs.wire import Wire
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 
 import pytest
@@ -44,10 +45,6 @@ MALFORMED = {
     "wrong protocol": lines("GET / HTTPS/1.1", "Host: proxy.test"),
     "method is no token": lines("G(T / HTTP/1.1", "Host: proxy.test"),
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "no Host": lines("GET / HTTP/1.1"),
-    "two Hosts": lines("GET / HTTP/1.1", "Host: a.test", "Host: b.test"),
-    "Host with a path": lines("GET / HTTP/1.1", "Host: a.test/b"),
-    "Host with user": lines("GET / HTTP/1.1", "Host: a@b.test"),
     "field without a colon": lines("GET / HTTP/1.1", "Host: proxy.test", "Nonsense"),
     "field without a name": lines("GET / HTTP/1.1", "Host: proxy.test", ": x"),
     "space before the colon": lines("GET / HTTP/1.1", "Host: proxy.test", "X-A : 1"),
@@ -83,6 +80,27 @@ async def test_malformed_head_is_refused(proxy: Penstock, upstream: RawUpstream,
     answer = await refusal(proxy, request_bytes)
     assert answer.status in (400, 501, 505)
     assert details(answer) == "malformed_request"
+    assert upstream.requests == []
+
+
+BAD_HOSTS = {
+    "none": (),
+    "two": ("Host: a.test", "Host: b.test"),
+    "two that agree": ("Host: a.test", "Host: a.test"),
+    "with a path": ("Host: a.test/b",),
+    "with a user": ("Host: a@b.test",),
+    "with a space": ("Host: a.test b.test",),
+    "with a port that is none": ("Host: a.test:80x",),
+    "a list": ("Host: a.test, b.test:1",),
+}
+
+
+@pytest.mark.parametrize("fields", BAD_HOSTS.values(), ids=BAD_HOSTS)
+async def test_bad_host_is_refused(proxy: Penstock, upstream: RawUpstream, fields: tuple[str, ...]) -> None:
+    """RFC 9112 §3.2: one that is missing, repeated or invalid gets a 400."""
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(lines("GET / HTTP/1.1", *fields))
+    assert (answer.status, details(answer)) == (400, "malformed_request")
     assert upstream.requests == []
 
 
@@ -127,7 +145,9 @@ async def test_long_request_line(proxy: Penstock, upstream: RawUpstream) -> None
 
 
 @pytest.mark.parametrize(
-    "fields", [["X-Long: " + "x" * 20_000], [f"X-{number}: 1" for number in range(60)]], ids=["one long field", "many fields"]
+    "fields",
+    [["X-Long: " + "x" * 20_000], [f"X-{number}: 1" for number in range(60)]],
+    ids=["one long field", "many fields"],
 )
 async def test_large_head(proxy: Penstock, upstream: RawUpstream, fields: list[str]) -> None:
     answer = await refusal(proxy, get("/", *fields))
@@ -173,6 +193,53 @@ async def test_no_continue_for_a_body_that_is_too_large(proxy: Penstock, upstrea
     async with connect(proxy.address) as client:
         await client.send(get("/", f"Content-Length: {BODY_BYTES + 1}", "Expect: 100-continue", method="POST"))
         assert (await client.read_head()).start.split(" ")[1] == "413"
+
+
+# --- bodies that a policy has to read
+
+
+@pytest.fixture(scope="module")
+def reading(penstock: StartPenstock) -> Penstock:
+    return penstock({"policy": [{"use": "rig_watch", "needs_body": True}], "limits": {"body_bytes": BODY_BYTES}})
+
+
+async def test_coded_body_is_undone_for_a_reader(reading: Penstock, upstream: RawUpstream) -> None:
+    body = b'{"stream": false}'
+    async with connect(reading.address) as client:
+        answer = await client.exchange(post("/v1/chat/completions", gzip.compress(body), "Content-Encoding: gzip"))
+    assert answer.status == 200
+    request = await upstream.request()
+    assert (request.body, request.head.get("Content-Encoding")) == (body, None)
+    assert request.ends == "length"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "status", "why"),
+    [
+        (b"{}", "lzma2", 415, "unsupported_coding"),
+        (b"this is no gzip", "gzip", 400, "malformed_body"),
+        (gzip.compress(b"{}" * 100)[:-10], "gzip", 400, "malformed_body"),
+        (gzip.compress(b"x" * 100_000), "gzip", 413, "body_too_large"),
+    ],
+    ids=["unknown", "broken", "cut", "bomb"],
+)
+async def test_coded_body_that_cannot_be_read(
+    reading: Penstock, upstream: RawUpstream, body: bytes, coding: str, status: int, why: str
+) -> None:
+    async with connect(reading.address) as client:
+        answer = await client.exchange(post("/v1/chat/completions", body, f"Content-Encoding: {coding}"))
+    assert (answer.status, details(answer)) == (status, why)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1, 2", b"\xff\xfe", b'{"stream": "yes"}', b"[" * 9000, b'{"n": 1e999}'])
+async def test_body_that_is_no_call_is_the_model_servers_affair(
+    reading: Penstock, upstream: RawUpstream, body: bytes
+) -> None:
+    async with connect(reading.address) as client:
+        answer = await client.exchange(post("/v1/chat/completions", body))
+    assert answer.status == 200
+    assert (await upstream.request()).body == body
 
 
 # --- what a proxy like this one does not do

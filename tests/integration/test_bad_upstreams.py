@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from rigs import faults, raw_upstream
 from rigs.faults import Misbehaviour
 from rigs.penstock import Penstock, StartPenstock, Tables
 from rigs.raw_client import RawClient, connect, get, post
-from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, RawUpstream, chunk, reply
+from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, chunk, reply
 from rigs.wire import NO_BODY_STATUS, details
 
 from proxy.errors import FAULTS
@@ -101,6 +102,20 @@ async def test_errors_of_the_upstream_pass_as_they_are(proxy: Penstock, upstream
     assert (record["outcome"], record["status"]) == ("complete", status)
 
 
+async def test_folded_field_is_unfolded_or_refused(proxy: Penstock, upstream: RawUpstream) -> None:
+    """RFC 9112 §5.2: it may be garbage or a space, but no client is sent the fold."""
+    upstream.script = raw_upstream.then_closes(reply(b"{}", "X-Folded: one\r\n two", "X-Next: 1"))
+    async with connect(proxy.address) as client:
+        await ask(client, "folded")
+        answer = await client.reply()
+    if answer.status == 200:
+        assert (answer.head.get("X-Folded") or "").split() == ["one", "two"]
+        assert answer.head.get("X-Next") == "1"
+    else:
+        assert details(answer) == "upstream_garbage"
+    assert b"\r\n two" not in client.received
+
+
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "application/octet-stream", ""])
 async def test_body_that_is_not_what_its_type_says(proxy: Penstock, upstream: RawUpstream, kind: str) -> None:
     body = b"\xff\xfe this is \x00 neither SSE nor JSON {"
@@ -134,3 +149,31 @@ async def test_what_cannot_be_read_is_not_passed_blind(
     penstock: StartPenstock, upstream: RawUpstream, misbehaviour: Misbehaviour, request: pytest.FixtureRequest
 ) -> None:
     await _is_visibly_incomplete(penstock(READING), upstream, misbehaviour, f"{id(request.node)}")
+
+
+@pytest.mark.parametrize("delimited", ["length", "chunked"])
+async def test_coding_that_came_unasked_is_undone_for_a_reader(
+    penstock: StartPenstock, upstream: RawUpstream, delimited: str
+) -> None:
+    body = b"".join(CHAT_EVENTS)
+    coded = gzip.compress(body, mtime=0)
+    head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    whole = reply(coded, faults.EVENT_STREAM, "Content-Encoding: gzip", 'ETag: "x"')
+    in_chunks = head + b"".join(chunk(coded[start : start + 7]) for start in range(0, len(coded), 7)) + LAST_CHUNK
+    upstream.script = raw_upstream.replies(whole if delimited == "length" else in_chunks)
+    async with connect(penstock(READING).address) as client:
+        answer = await client.exchange(post("/v1/chat/completions", b"{}", "Accept-Encoding: gzip"))
+    assert answer.body == body
+    assert answer.head.get("Content-Encoding") is None
+    assert answer.head.get("ETag") is None
+    assert (await upstream.request()).head.get("Accept-Encoding") == "identity"
+
+
+async def test_whole_reply_over_the_limit_is_not_kept_for_a_reader(
+    penstock: StartPenstock, upstream: RawUpstream
+) -> None:
+    upstream.script = raw_upstream.replies(reply(b'{"x": "%b"}' % (b"x" * 5000), "Content-Type: application/json"))
+    proxy = penstock({"policy": [{"use": "rig_watch"}], "limits": {"reply_bytes": 4000}})
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(post("/v1/chat/completions", b"{}"))
+    assert (answer.status, details(answer)) == (502, "event_too_large")

@@ -20,10 +20,9 @@ def proxy(penstock: StartPenstock, request: pytest.FixtureRequest) -> Penstock:
     return penstock({"policy": [] if request.param == "pass-through" else [watch]})
 
 
-@pytest.fixture(params=LEAVE.values(), ids=LEAVE)
+@pytest.fixture(params=["closes", "resets"])
 def leave(request: pytest.FixtureRequest) -> Callable[[RawClient], None]:
-    leaving: Callable[[RawClient], None] = request.param
-    return leaving
+    return LEAVE[request.param]
 
 
 async def is_logged(proxy: Penstock, request_id: str) -> None:

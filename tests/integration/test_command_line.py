@@ -88,7 +88,7 @@ def test_missing_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["listeners", "admin"])
 def test_address_in_use(tmp_path: Path, table: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = {"address": "127.0.0.1:{}".format(taken.getsockname()[1])}
+        address = {"address": f"127.0.0.1:{taken.getsockname()[1]}"}
         done = check({**GOOD, table: {"main": address} if table == "listeners" else address}, tmp_path, "run")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -40,8 +40,8 @@ async def test_cap_on_all_connections(penstock: StartPenstock, upstream: RawUpst
 
 async def test_cap_per_address(penstock: StartPenstock, upstream: RawUpstream) -> None:
     proxy = penstock({"listeners": {"main": {"address": "0.0.0.0:0"}}, "limits": {"connections_per_ip": 1}})
-    _, port = proxy.address
-    assert isinstance(port, int)
+    assert isinstance(proxy.address, tuple)
+    port = proxy.address[1]
     async with connect(("127.0.0.1", port)) as first:
         assert (await first.exchange(get("/"))).status == 200
         async with connect(("127.0.0.1", port)) as second:

@@ -10,7 +10,11 @@ from rigs.raw_upstream import RawUpstream, reply
 from rigs.wire import details
 
 ORIGIN = "Origin: https://app.example.test"
-PREFLIGHT = (ORIGIN, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization, x-stainless-os")
+PREFLIGHT = (
+    ORIGIN,
+    "Access-Control-Request-Method: POST",
+    "Access-Control-Request-Headers: authorization, x-stainless-os",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,9 @@ def proxy(penstock: StartPenstock) -> Penstock:
 
 async def test_preflight_is_answered_here(proxy: Penstock, upstream: RawUpstream) -> None:
     async with connect(proxy.address) as client:
-        answer = await client.exchange(get("/v1/chat/completions", *PREFLIGHT, "X-Request-Id: preflight", method="OPTIONS"))
+        answer = await client.exchange(
+            get("/v1/chat/completions", *PREFLIGHT, "X-Request-Id: preflight", method="OPTIONS")
+        )
     assert answer.status == 204
     assert answer.head.get("Access-Control-Allow-Origin") == "https://app.example.test"
     assert "POST" in (answer.head.get("Access-Control-Allow-Methods") or "")
@@ -39,7 +45,9 @@ async def test_preflight_is_answered_here(proxy: Penstock, upstream: RawUpstream
     assert (record["outcome"], record["source"], record["status"]) == ("complete", "cors", 204)
 
 
-@pytest.mark.parametrize("origin", ["https://evil.test", "https://app.example.test.evil.test", "null", "https://preview.test"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.test", "https://app.example.test.evil.test", "null", "https://preview.test"]
+)
 async def test_other_origins_get_nothing(proxy: Penstock, upstream: RawUpstream, origin: str) -> None:
     async with connect(proxy.address) as client:
         preflight = await client.exchange(get("/v1/x", f"Origin: {origin}", PREFLIGHT[1], method="OPTIONS"))
@@ -58,7 +66,9 @@ async def test_other_origins_get_nothing(proxy: Penstock, upstream: RawUpstream,
         ("Access-Control-Allow-Origin: a", "Access-Control-Allow-Origin: b"),
     ],
 )
-async def test_upstreams_own_fields_are_replaced(proxy: Penstock, upstream: RawUpstream, fields: tuple[str, ...]) -> None:
+async def test_upstreams_own_fields_are_replaced(
+    proxy: Penstock, upstream: RawUpstream, fields: tuple[str, ...]
+) -> None:
     upstream.script = raw_upstream.replies(reply(b"{}", *fields, "Vary: Accept"))
     async with connect(proxy.address) as client:
         answer = await client.exchange(get("/v1/x", ORIGIN))

@@ -12,9 +12,10 @@ from rigs.raw_upstream import RawUpstream
 
 KEY = "sk-upstream-0123456789"
 CLIENT_KEY = "sk-client-9876543210"
-CLIENT_FIELDS = tuple(
-    f"{name}: {CLIENT_KEY}" for name in ("x-api-key", "x-goog-api-key", "api-key")
-) + (f"Authorization: Bearer {CLIENT_KEY}",)
+CLIENT_FIELDS = (
+    f"Authorization: Bearer {CLIENT_KEY}",
+    *(f"{name}: {CLIENT_KEY}" for name in ("x-api-key", "x-goog-api-key", "api-key")),
+)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,10 @@ async def test_configured_credential_replaces_the_clients(
     penstock: StartPenstock, upstream: RawUpstream, place: str, field: tuple[str, str] | None, target: str
 ) -> None:
     proxy = penstock(
-        {"upstreams": {"model": {"credential": "env:MODEL_KEY", "credential_header": place}}, "log": {"level": "debug"}},
+        {
+            "upstreams": {"model": {"credential": "env:MODEL_KEY", "credential_header": place}},
+            "log": {"level": "debug"},
+        },
         MODEL_KEY=KEY,
     )
     async with connect(proxy.address) as client:
@@ -56,7 +60,9 @@ async def test_credential_from_a_file(penstock: StartPenstock, upstream: RawUpst
     assert (await upstream.request()).head.get("Authorization") == f"Bearer {KEY}"
 
 
-async def test_without_a_configured_credential_the_clients_passes(penstock: StartPenstock, upstream: RawUpstream) -> None:
+async def test_without_a_configured_credential_the_clients_passes(
+    penstock: StartPenstock, upstream: RawUpstream
+) -> None:
     proxy = penstock({"log": {"level": "debug"}})
     async with connect(proxy.address) as client:
         await client.exchange(get(f"/?key={CLIENT_KEY}", *CLIENT_FIELDS, "X-Request-Id: own"))
@@ -72,7 +78,9 @@ async def test_secrets_stay_out_of_failures(penstock: StartPenstock, upstream: R
     model = {"credential": "env:MODEL_KEY", "credential_header": "query:key"}
     proxy = penstock({"upstreams": {"model": model}, "log": {"level": "debug"}}, MODEL_KEY=KEY)
     async with connect(proxy.address) as client:
-        answer = await client.exchange(get(f"/?key={CLIENT_KEY}&q={CLIENT_KEY}", *CLIENT_FIELDS, "X-Request-Id: failing"))
+        answer = await client.exchange(
+            get(f"/?key={CLIENT_KEY}&q={CLIENT_KEY}", *CLIENT_FIELDS, "X-Request-Id: failing")
+        )
     assert answer.status == 502
     await proxy.log.find(id="failing")
     for text in (proxy.output, str(answer)):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from rigs.penstock import Penstock, configuration, run
 from rigs.raw_client import connect, get, post
@@ -82,6 +83,21 @@ async def test_new_connections_are_not_accepted(start: Callable[..., Penstock], 
     assert await proxy.exit_status() == 0
 
 
+async def test_it_is_alive_but_not_ready(start: Callable[..., Penstock], upstream: RawUpstream) -> None:
+    held = Held(upstream)
+    proxy = start(LONG)
+    async with connect(proxy.address) as client, httpx.AsyncClient(base_url=proxy.admin_url) as admin:
+        await client.send(CHAT)
+        await client.read_until(CHAT_EVENTS[0])
+        assert (await admin.get("/readyz")).status_code == 200
+        await begins_to_drain(proxy)
+        assert (await admin.get("/readyz")).status_code == 503
+        assert (await admin.get("/healthz")).status_code == 200
+        held.release.set()
+        await client.read_to_end()
+    assert await proxy.exit_status() == 0
+
+
 async def test_idle_connections_are_closed(start: Callable[..., Penstock], upstream: RawUpstream) -> None:
     proxy = start(LONG)
     async with connect(proxy.address) as client, connect(proxy.address) as fresh:
@@ -107,7 +123,9 @@ async def test_pipelined_request_is_refused(start: Callable[..., Penstock], upst
     assert await proxy.exit_status() == 0
 
 
-async def test_over_the_limit_streams_end_in_the_dialects_words(start: Callable[..., Penstock], upstream: RawUpstream) -> None:
+async def test_over_the_limit_streams_end_in_the_dialects_words(
+    start: Callable[..., Penstock], upstream: RawUpstream
+) -> None:
     Held(upstream)
     proxy = start(SHORT, {"policy": [{"use": "rig_watch"}]})
     async with connect(proxy.address) as client:
@@ -123,7 +141,9 @@ async def test_over_the_limit_streams_end_in_the_dialects_words(start: Callable[
     assert (record["outcome"], record["details"], record["status"]) == ("shutdown", "shutdown", 200)
 
 
-async def test_over_the_limit_what_has_not_begun_is_refused(start: Callable[..., Penstock], upstream: RawUpstream) -> None:
+async def test_over_the_limit_what_has_not_begun_is_refused(
+    start: Callable[..., Penstock], upstream: RawUpstream
+) -> None:
     async def silent(connection: UpstreamConnection) -> None:
         await connection.request()
         await connection.ended()
@@ -166,4 +186,3 @@ async def test_request_that_is_being_sent_may_finish(start: Callable[..., Pensto
 
 async def _echo(connection: UpstreamConnection) -> None:
     await connection.send(reply((await connection.request()).body))
-

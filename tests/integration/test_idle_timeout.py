@@ -9,7 +9,16 @@ import pytest
 from rigs import raw_upstream
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_client import connect, post
-from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, Script, UpstreamConnection, chunk, reply
+from rigs.raw_upstream import (
+    CHAT_EVENTS,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    RawUpstream,
+    Script,
+    UpstreamConnection,
+    chunk,
+    reply,
+)
 from rigs.wire import details
 
 OFF = {"first_byte_s": 0.0, "silence_s": 0.0, "deadline_s": 0.0}

@@ -94,7 +94,9 @@ async def test_two_choices(client: openai.AsyncOpenAI) -> None:
     asked: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 10, "n": 2}
     whole = await client.chat.completions.create(**asked)
     assert sorted(choice.index for choice in whole.choices) == [0, 1]
-    streamed: list[ChatCompletionChunk] = [part async for part in await client.chat.completions.create(**asked, stream=True)]
+    streamed: list[ChatCompletionChunk] = [
+        part async for part in await client.chat.completions.create(**asked, stream=True)
+    ]
     finished = {choice.index for part in streamed for choice in part.choices if choice.finish_reason}
     assert finished == {0, 1}
 
@@ -124,7 +126,9 @@ async def test_tools(client: openai.AsyncOpenAI) -> None:
 async def test_completions(client: openai.AsyncOpenAI) -> None:
     whole = await client.completions.create(model=MODEL, prompt="hello", max_tokens=8)
     assert whole.choices[0].text
-    streamed = [part async for part in await client.completions.create(model=MODEL, prompt="hello", max_tokens=8, stream=True)]
+    streamed = [
+        part async for part in await client.completions.create(model=MODEL, prompt="hello", max_tokens=8, stream=True)
+    ]
     assert streamed[-1].choices[0].finish_reason in ("length", "stop")
 
 
@@ -135,7 +139,7 @@ async def test_models(client: openai.AsyncOpenAI) -> None:
 def test_synchronous_client(proxy: Penstock) -> None:
     with openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="none", max_retries=0) as client:
         stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=5, stream=True)
-        assert [part for part in stream][-1].choices[0].finish_reason in ("length", "stop")
+        assert list(stream)[-1].choices[0].finish_reason in ("length", "stop")
 
 
 async def test_leaving_early_frees_the_model(client: openai.AsyncOpenAI, proxy: Penstock) -> None:
@@ -213,9 +217,14 @@ async def test_stream_that_is_cut_raises(guarded: Penstock, upstream: RawUpstrea
     upstream.script = script
     texts = []
     async with openai.AsyncOpenAI(base_url=f"{guarded.url}/v1", api_key="none", max_retries=0) as client:
-        with pytest.raises(openai.APIError):
-            async for part in await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True):
+        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+
+        async def read() -> None:
+            async for part in stream:
                 texts.append(part.choices[0].delta.content)
+
+        with pytest.raises(openai.APIError):
+            await read()
     assert texts == ["one"]
 
 

@@ -51,7 +51,9 @@ ENDS = {
     ),
     OutcomeKind.UPSTREAM_ERROR: End(raw_upstream.then_closes(b""), [], {"details": "upstream_reset", "status": 502}),
     OutcomeKind.UPSTREAM_TRUNCATED: End(
-        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0])), [], {"details": "upstream_truncated", "status": 200}
+        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
+        [],
+        {"details": "upstream_truncated", "status": 200},
     ),
     OutcomeKind.UPSTREAM_GARBAGE: End(
         raw_upstream.then_closes(b"what?\r\n\r\n"), [], {"details": "upstream_garbage", "status": 502}
@@ -71,7 +73,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("kind", "end"), ENDS.items(), ids=lambda value: getattr(value, "name", ""))
-async def test_outcome_is_logged_once(penstock: StartPenstock, upstream: RawUpstream, kind: OutcomeKind, end: End) -> None:
+async def test_outcome_is_logged_once(
+    penstock: StartPenstock, upstream: RawUpstream, kind: OutcomeKind, end: End
+) -> None:
     proxy = penstock({"policy": end.policies})
     upstream.script = end.script
     async with connect(proxy.address) as client:
@@ -169,8 +173,12 @@ async def test_stop_in_the_dialects_words(penstock: StartPenstock, upstream: Raw
 
 
 @pytest.mark.parametrize("hook", ["admit", "on_response", "on_events"])
-async def test_policy_that_raises_lets_nothing_through(penstock: StartPenstock, upstream: RawUpstream, hook: str) -> None:
-    upstream.script = raw_upstream.replies(raw_upstream.reply(b'{"choices": "blabla"}', "Content-Type: application/json"))
+async def test_policy_that_raises_lets_nothing_through(
+    penstock: StartPenstock, upstream: RawUpstream, hook: str
+) -> None:
+    upstream.script = raw_upstream.replies(
+        raw_upstream.reply(b'{"choices": "blabla"}', "Content-Type: application/json")
+    )
     proxy = penstock({"policy": policy("rig_raise", hook=hook)})
     async with connect(proxy.address) as client:
         answer = await client.exchange(post("/v1/chat/completions", b"{}"))

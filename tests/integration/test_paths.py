@@ -73,7 +73,16 @@ async def test_ambiguous_path_is_refused(proxy: Penstock, upstream: RawUpstream,
 
 @pytest.mark.parametrize(
     "asked",
-    ["/private", "/", "/public/../private", "/public/%2e%2e/private", "/publicity", "//private", "/PUBLIC/x", "/public./x"],
+    [
+        "/private",
+        "/",
+        "/public/../private",
+        "/public/%2e%2e/private",
+        "/publicity",
+        "//private",
+        "/PUBLIC/x",
+        "/public./x",
+    ],
 )
 async def test_no_spelling_leads_past_the_routes(penstock: StartPenstock, upstream: RawUpstream, asked: str) -> None:
     proxy = penstock(PUBLIC_ONLY)

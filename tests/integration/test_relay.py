@@ -64,7 +64,7 @@ async def test_content_coding_passes_untouched(proxy: Penstock, upstream: RawUps
 
 
 async def test_status_reason_and_header_fields_pass(proxy: Penstock, upstream: RawUpstream) -> None:
-    fields = ("Server: uvicorn", "Set-Cookie: a=1; Path=/", "Set-Cookie: b=2", 'ETag: "x"', "X-odd-CASE: yes, \"no\"")
+    fields = ("Server: uvicorn", "Set-Cookie: a=1; Path=/", "Set-Cookie: b=2", 'ETag: "x"', 'X-odd-CASE: yes, "no"')
     upstream.script = raw_upstream.replies(reply(b"short and stout", *fields, status="418 I am a teapot"))
     async with connect(proxy.address) as client:
         answer = await client.exchange(get("/"))
@@ -200,19 +200,20 @@ async def test_client_that_sends_byte_by_byte(proxy: Penstock, upstream: RawUpst
 )
 async def test_reply_without_a_body(proxy: Penstock, upstream: RawUpstream, method: str, answer: bytes) -> None:
     async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(answer)
-        await connection.request()
-        await connection.send(reply(b"the second"))
+        while True:
+            is_first = (await connection.request()).target == "/first"
+            await connection.send(answer if is_first else reply(b"the second"))
 
     upstream.script = script
     async with connect(proxy.address) as client:
-        first = await client.exchange(get("/", method=method), to_head=method == "HEAD")
-        second = await client.exchange(get("/"))  # on the same connection: nothing of the first is left on it
+        first = await client.exchange(get("/first", method=method), to_head=method == "HEAD")
+        second = await client.exchange(get("/second"))  # on the same connection: nothing of the first is left on it
     assert first.status == int(answer[9:12])
     assert second.body == b"the second"
     if method == "HEAD":
-        assert first.head.get("Content-Length") == answer.partition(b"Content-Length: ")[2].partition(b"\r\n")[0].decode()
+        assert (
+            first.head.get("Content-Length") == answer.partition(b"Content-Length: ")[2].partition(b"\r\n")[0].decode()
+        )
     assert first.head.get("Transfer-Encoding") is None
 
 
@@ -227,7 +228,9 @@ async def test_early_hints_are_relayed(proxy: Penstock, upstream: RawUpstream) -
         await client.send(get("/"))
         answer = await client.reply(interim=interim)
     assert answer.body == b"done"
-    assert [(head.start.split(" ")[1], head.get("Link")) for head in interim] == [("103", "</style.css>; rel=preload")] * 2
+    assert [(head.start.split(" ")[1], head.get("Link")) for head in interim] == [
+        ("103", "</style.css>; rel=preload")
+    ] * 2
 
 
 async def test_interim_replies_are_not_sent_to_http_1_0(proxy: Penstock, upstream: RawUpstream) -> None:
@@ -289,7 +292,9 @@ async def test_http_1_0_client_gets_a_stream_without_chunks(proxy: Penstock, ups
     assert answer.body == b"data: 1\n\ndata: 2\n\n"
 
 
-async def test_connection_that_the_upstream_closed_while_idle_is_replaced(proxy: Penstock, upstream: RawUpstream) -> None:
+async def test_connection_that_the_upstream_closed_while_idle_is_replaced(
+    proxy: Penstock, upstream: RawUpstream
+) -> None:
     upstream.script = raw_upstream.then_closes(reply(b"done"))
     async with connect(proxy.address) as client:
         for _ in range(3):
@@ -342,7 +347,9 @@ async def test_bytes_after_the_reply_are_nobodys(proxy: Penstock, upstream: RawU
 # --- where it listens, where it sends
 
 
-async def test_unix_socket(penstock: StartPenstock, upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_unix_socket(
+    penstock: StartPenstock, upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("s") / "proxy.sock"
     proxy = penstock({"listeners": {"main": {"address": f"unix:{path}"}}})
     async with connect(proxy.address) as client:
@@ -395,7 +402,8 @@ async def test_absolute_form_counts_for_the_host(proxy: Penstock, upstream: RawU
 
 async def test_redirects_and_cookies_are_the_clients_affair(proxy: Penstock, upstream: RawUpstream) -> None:
     upstream.script = raw_upstream.replies(
-        reply(b"", "Location: http://elsewhere.test/", "Set-Cookie: session=1", status="307 Temporary Redirect"), reply(b"done")
+        reply(b"", "Location: http://elsewhere.test/", "Set-Cookie: session=1", status="307 Temporary Redirect"),
+        reply(b"done"),
     )
     async with httpx.AsyncClient(base_url=proxy.url) as client:
         answer = await client.get("/", follow_redirects=False)

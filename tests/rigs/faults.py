@@ -19,11 +19,9 @@ class Misbehaviour(NamedTuple):
     outcome: str
 
 
-def _reset_at_once(details: str, outcome: str) -> Misbehaviour:
-    async def script(connection: UpstreamConnection) -> None:
-        connection.reset()
-
-    return Misbehaviour(script, details, outcome)
+async def _resets_unread(connection: UpstreamConnection) -> None:
+    await connection.read_some(1)
+    connection.reset()
 
 
 def _garbage(answer: bytes) -> Misbehaviour:
@@ -35,7 +33,7 @@ def _head(*fields: str, status: str = "200 OK") -> bytes:
 
 
 BEFORE_THE_HEAD = {
-    "resets the connection at once": _reset_at_once("upstream_reset", "upstream_error"),
+    "resets before it has read the request": Misbehaviour(_resets_unread, "upstream_reset", "upstream_error"),
     "closes without a word": Misbehaviour(raw_upstream.then_closes(b""), "upstream_reset", "upstream_error"),
     "resets without a word": Misbehaviour(raw_upstream.then_resets(b""), "upstream_reset", "upstream_error"),
     "closes in the head": Misbehaviour(raw_upstream.then_closes(STREAM_HEAD[:30]), "upstream_reset", "upstream_error"),
@@ -47,6 +45,7 @@ BEFORE_THE_HEAD = {
     "has a status of two digits": _garbage(_head("Content-Length: 0", status="20 OK")),
     "has a field without a colon": _garbage(_head("Nonsense", "Content-Length: 0")),
     "has a space before the colon": _garbage(_head("Content-Length : 0")),
+    "has a name that is none": _garbage(_head("X A: 1", "Content-Length: 0")),
     "has NUL in a value": _garbage(_head("X-A: a\0b", "Content-Length: 0")),
     "has a field over the limit": _garbage(_head("X-Long: " + "x" * 40_000, "Content-Length: 0")),
     "has a head without an end": _garbage(_head(*(f"X-{number}: {'x' * 1000}" for number in range(2000)))),
@@ -83,14 +82,15 @@ IN_THE_BODY = {
 }
 """The client has the head, perhaps some events, and must be able to tell that they are not all."""
 
-def _unreadable(answer: bytes, details: str, outcome: str = "upstream_garbage") -> Misbehaviour:
-    return Misbehaviour(raw_upstream.then_closes(answer), details, outcome)
+
+def _unreadable(answer: bytes, details: str) -> Misbehaviour:
+    return Misbehaviour(raw_upstream.then_closes(answer), details, "upstream_garbage")
 
 
 UNREADABLE = {
     "codes the body unasked, and badly": _unreadable(reply(b"nope", EVENT_STREAM, "Content-Encoding: gzip"), "upstream_coding"),
     "uses a coding that nobody knows": _unreadable(reply(b"xx", EVENT_STREAM, "Content-Encoding: lzma2"), "upstream_coding"),
     "sends an event over the limit": _unreadable(STREAM_HEAD + chunk(b"data: " + b"x" * 200_000), "event_too_large"),
-    "ends in the middle of an event": _unreadable(_head() + CHAT_EVENTS[0] + HALF_EVENT, "upstream_truncated", "upstream_truncated"),
+    "ends in the middle of an event, and with the connection": _truncated(_head() + CHAT_EVENTS[0] + HALF_EVENT),
 }  # fmt: skip
 """What only a chain that reads events can know to be wrong."""

@@ -50,7 +50,7 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[str]) -> None:
 
 
 def _serve(model: str) -> None:
-    import xllamacpp
+    import xllamacpp  # type: ignore[import-untyped]
 
     params = xllamacpp.CommonParams()
     params.model.path = model

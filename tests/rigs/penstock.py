@@ -164,7 +164,8 @@ class Penstock:
         """Read where it listens. AssertionError, with what it said, where it ended instead."""
         limit = time.monotonic() + LIMIT_S
         while not self._is_ready():
-            assert self._process.poll() is None and time.monotonic() < limit, f"it did not start: {self.output}"
+            assert self._process.poll() is None, f"it did not start: {self.output}"
+            assert time.monotonic() < limit, f"it is not ready: {self.output}"
             time.sleep(0.005)
 
     def _is_ready(self) -> bool:

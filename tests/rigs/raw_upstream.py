@@ -158,7 +158,13 @@ def chat_event(text: str, *, finish: str | None = None) -> bytes:
     ).encode()
 
 
-CHAT_EVENTS = (chat_event("one"), chat_event(" two"), chat_event(" three"), chat_event("", finish="stop"), b"data: [DONE]\n\n")
+CHAT_EVENTS = (
+    chat_event("one"),
+    chat_event(" two"),
+    chat_event(" three"),
+    chat_event("", finish="stop"),
+    b"data: [DONE]\n\n",
+)
 
 
 # --- scripts

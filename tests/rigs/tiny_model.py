@@ -24,12 +24,12 @@ _SPECIAL = (*_CONTROL, *_TOOL_CALL)
 CALL_A_TOOL = {str(_SPECIAL.index("<tool_call>\n{")): 99, str(_SPECIAL.index("<|im_end|>")): 100}
 """A `logit_bias` with which the model calls tools: a biased token is taken wherever the tool-call grammar allows it."""
 
-_WORDS = (
+_PROSE = (
     "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not"
     " what all were we when your can said there use an each which she do how their if will up other about out many then"
     " them these so some her would make like him into time has look two more write go see number no way could people"
     " user assistant system tool name arguments response function content weather location unit true false null"
-).split()
+)
 # Tools and tool calls as Hermes and Qwen write them: llama.cpp infers its tool-call grammar from what a template renders.
 _CHAT_TEMPLATE = r"""
 {%- if tools %}
@@ -94,7 +94,7 @@ def _vocabulary() -> tuple[list[str], list[str]]:
     tokens = [*_SPECIAL, *characters]
     known = set(tokens)
     merges = []
-    for word in _WORDS:
+    for word in _PROSE.split():
         for spelled in (word, space + word):
             for end in range(2, len(spelled) + 1):
                 if spelled[:end] not in known:

@@ -126,7 +126,9 @@ class Wire:
             del self._unread[:limit_bytes]
             return data
         loop = asyncio.get_running_loop()
-        data = await within_limit(loop.sock_recv(self._socket, limit_bytes), f"more bytes after {self.received[-200:]!r}")
+        data = await within_limit(
+            loop.sock_recv(self._socket, limit_bytes), f"more bytes after {self.received[-200:]!r}"
+        )
         self.received += data
         return data
 

@@ -59,11 +59,14 @@ class Transcript:
     def at(self, now: float) -> str:
         """Time passes, and the timer rings whenever it was asked for."""
         out: Events = []
-        while (wake_at := self.chain.next_wake()) is not None and wake_at <= now:
+        for _ in range(100):
+            wake_at = self.chain.next_wake()
+            if wake_at is None or wake_at > now:
+                self.now = now
+                return word(out)
             self.now = max(self.now, wake_at)
             out += self.chain.timer(self.now)
-        self.now = now
-        return word(out)
+        raise AssertionError("the timer rings without end")
 
     @property
     def outcome(self) -> str:
@@ -433,6 +436,19 @@ def test_rule_4_a_stop_silences_earlier_policies_and_cuts_later_ones() -> None:
     assert early.told == ["start", "ab!c"]
 
 
+def test_rule_4_who_stops_is_told_nothing_more() -> None:
+    class Quit(Watch):
+        def on_events(self, events: Events, now: float) -> Verdict:
+            super().on_events(events, now)
+            return Stop("limit", events=events)
+
+    stream = Quit(wake_at=1)
+    run = Transcript(stream, Watch())
+    assert run.feed("ab") == "ab"
+    assert run.at(1) == run.feed("c") == run.finish(TRUNCATED) == run.poke(stream) == ""
+    assert stream.told == ["start", "ab"]
+
+
 def test_rule_4_in_a_cut_redaction_drops_what_it_holds_and_coalescing_releases_it() -> None:
     assert Transcript(Limit(), Redact()).feed("ab!") == ""
     assert Transcript(Limit(), Coalesce()).feed("ab!") == "ab"
@@ -532,6 +548,7 @@ def test_an_ending_can_be_added_to_but_not_kept_from_the_client(verdict: object,
     run.finish(TRUNCATED)
     assert word(run.chain.deliver_ending(letters("!"), 1.0)) == delivered
     assert last.told[-1] == delivered
+    assert run.failed == ([] if isinstance(verdict, list | Pause | Stop) else ["returning"])
 
 
 def test_a_policy_that_failed_is_not_asked_about_the_ending() -> None:
@@ -648,9 +665,13 @@ def test_rule_5_nothing_is_delivered_that_came_after_what_a_deadline_drops() -> 
 
 
 def test_rule_5_a_policy_cannot_pause_a_deadline() -> None:
-    run = Transcript(Coalesce(), Pace(1), Farewell("", "."))
+    class LastWord(Pace):
+        def on_cut(self, now: float) -> Events:
+            return letters(".")
+
+    run = Transcript(Coalesce(), LastWord(), Farewell("", "!"))
     run.feed("abc")
-    assert run.finish(DEADLINE) == "a."
+    assert run.finish(DEADLINE) == "a.!"
     assert run.outcome == "timeout deadline"
 
 
@@ -689,6 +710,14 @@ def test_rule_5_a_stop_waits_behind_a_later_policys_pause_and_drops_an_earlier_o
     run = Transcript(Pace(9), Timeout(5, "upstream_silence"))
     assert run.feed("ab") == "a"
     assert run.at(5) == run.at(9) == ""
+
+
+def test_rule_5_a_stop_waits_behind_a_pause_that_was_there_before() -> None:
+    run = Transcript(Limit("!"), Pace(1))
+    assert [run.feed("ab"), run.feed("c!d")] == ["a", ""]
+    assert run.chain.paused
+    assert [run.at(1), run.outcome] == ["b", "going on"]
+    assert [run.at(2), run.outcome] == ["c", "stopped limit limit"]
 
 
 def test_rule_5_pauses_are_bounded() -> None:
@@ -824,6 +853,12 @@ def test_rule_7_bypass_goes_on_without_it(hook: str) -> None:
     assert late.told[-1] == "end"
     assert stream.told == asked
     assert run.failed == ["faulty"]
+
+
+def test_rule_7_fail_closed_is_the_default() -> None:
+    run = Transcript(Link("faulty", Stage.METER, Sees.EVENTS, faulty("on_events")))
+    assert run.feed("ab") == ""
+    assert run.outcome == "policy_error faulty policy_error"
 
 
 def test_rule_7_what_raises_in_a_cut_leaves_the_first_outcome() -> None:

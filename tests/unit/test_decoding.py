@@ -61,17 +61,12 @@ def test_a_body_cut_off_is_not_complete(coding: str, coded: bytes) -> None:
         assert not decoder.complete
 
 
-@pytest.mark.parametrize(("coding", "coded"), CODED)
-def test_a_changed_body_is_undecodable_or_never_complete(coding: str, coded: bytes) -> None:
-    for at in (0, len(coded) // 2, len(coded) - 5):
-        changed = coded[:at] + bytes([coded[at] ^ 0xFF]) + coded[at + 1 :]
-        decoder = Decoder(coding)
-        try:
-            text = b"".join(decoder.feed(changed))
-        except Undecodable:
-            continue
-        assert coded == raw(TEXT)  # the only one without a checksum
-        assert not decoder.complete or text != TEXT
+@pytest.mark.parametrize(("coding", "coded"), [("gzip", gzip.compress(TEXT)), ("deflate", zlibbed(TEXT))])
+@pytest.mark.parametrize("place", ["middle", "checksum"])
+def test_a_damaged_body_is_undecodable(coding: str, coded: bytes, place: str) -> None:
+    at = len(coded) // 2 if place == "middle" else len(coded) - (8 if coding == "gzip" else 4)
+    with pytest.raises(Undecodable):
+        decode(coding, [coded[:at] + bytes([coded[at] ^ 1]) + coded[at + 1 :]])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +103,7 @@ def test_a_bomb_comes_in_bounded_pieces_and_all_of_it(coding: str, code: object,
 
 
 def test_a_bomb_is_decoded_no_further_than_the_caller_goes_on() -> None:
-    coded = gzip.compress(bytes(1 << 26))
+    coded = gzip.compress(bytes(1 << 23))
     pieces = Decoder("gzip").feed(coded)
     assert sum(len(next(pieces)) for _ in range(4)) == 4 * SLICE
 

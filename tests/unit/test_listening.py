@@ -54,3 +54,10 @@ async def test_an_address_that_cannot_be_had(runner: web.AppRunner) -> None:
     place = await listen(runner, TCPAddress("127.0.0.1", 0))
     with pytest.raises(OSError, match="in use"):
         await listen(runner, place)
+
+
+async def test_the_runners_cleanup_gives_the_address_back(runner: web.AppRunner) -> None:
+    place = await listen(runner, TCPAddress("127.0.0.1", 0))
+    await runner.cleanup()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await answer(f"http://{place}")

@@ -1,0 +1,446 @@
+"""The client's side: what one reply looks like on the wire, and what a connection tells whom."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.streams import StreamReader
+from aiohttp.web_request import BaseRequest
+
+from proxy.downstream import ClientReply, Connection, Written
+from proxy.messages import Headers, ResponseHead
+
+DATE = rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n"
+
+
+class Transport(asyncio.Transport):
+    """A socket that takes everything and sends nothing."""
+
+    def __init__(self, peer: object = ("192.0.2.7", 1)) -> None:
+        super().__init__({"peername": peer})
+        self.sent = b""
+        self.end = ""
+        self.high = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += bytes(data)
+
+    def close(self) -> None:
+        self.end = self.end or "close"
+
+    def abort(self) -> None:
+        self.end = "abort"
+
+    def is_closing(self) -> bool:
+        return bool(self.end)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high or 0
+
+
+def on(transport: Transport | None) -> Connection:
+    class OnlyATransport:
+        raw_transport = transport
+
+    return cast(Connection, OnlyATransport)
+
+
+def make_reply(
+    transport: Transport | None,
+    *,
+    method: str = "GET",
+    http_1_0: bool = False,
+    keep_alive: bool = True,
+    content: StreamReader | None = None,
+) -> ClientReply:
+    more: dict[str, Any] = {} if content is None else {"content": content}
+    return ClientReply(on(transport), method=method, http_1_0=http_1_0, keep_alive=keep_alive, **more)
+
+
+def head(status: int = 200, *, reason: str = "", local: bool = False, **headers: str) -> ResponseHead:
+    fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return ResponseHead(status, fields, reason=reason, local=local)
+
+
+def sent(transport: Transport) -> bytes:
+    """What was sent, without the date."""
+    return re.sub(DATE, b"", transport.sent)
+
+
+# Replies
+
+
+def test_a_reply_with_a_length() -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head(Content_Length="5"))
+    reply.write(b"he")
+    reply.write(b"")
+    reply.write(b"llo")
+    reply.end()
+    assert sent(transport) == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    assert re.search(DATE, transport.sent)
+    assert (reply.keep_alive, transport.end) == (True, "")
+
+
+def test_a_reply_without_a_length_is_chunked() -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head())
+    reply.write(b"x" * 16)
+    reply.write(b"")  # would be the last chunk
+    reply.end()
+    assert (
+        sent(transport) == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n"
+    )
+
+
+def test_header_fields_stay_as_they_are() -> None:
+    fields = Headers(
+        [("set-cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Empty", ""), ("X-Raw", "\udcff"), ("Date", "then")]
+    )
+    make_reply(transport := Transport()).send_head(ResponseHead(200, fields))
+    lines = transport.sent.split(b"\r\n")
+    assert lines[1:6] == [b"set-cookie: a=1", b"Set-Cookie: b=2", b"X-Empty: ", b"X-Raw: \xff", b"Date: then"]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (head(204), b"HTTP/1.1 204 No Content"),
+        (head(418, reason="Short and stout"), b"HTTP/1.1 418 Short and stout"),
+        (head(499), b"HTTP/1.1 499 Client Closed Request"),
+        (head(599), b"HTTP/1.1 599 "),
+    ],
+)
+def test_the_reason_is_the_upstreams_or_the_usual_one(given: ResponseHead, line: bytes) -> None:
+    make_reply(transport := Transport()).send_head(given)
+    assert transport.sent.split(b"\r\n")[0] == line
+
+
+@pytest.mark.parametrize(
+    "broken", [head(X_A="b\r\nX-C: d"), head(X_A="b\n"), head(X_A="b\r"), head(X_A="\0"), head(reason="a\r\nb")]
+)
+def test_a_field_cannot_break_out_of_the_head(broken: ResponseHead) -> None:
+    reply = make_reply(transport := Transport())
+    with pytest.raises(ValueError, match="line break"):
+        reply.send_head(broken)
+    assert transport.sent == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "fields"),
+    [
+        ("HEAD", 200, b"Content-Length: 5\r\n"),
+        ("GET", 304, b"Content-Length: 5\r\n"),
+        ("GET", 204, b""),  # RFC 9110 §8.6: MUST NOT be sent
+    ],
+)
+def test_a_reply_that_has_no_body(method: str, status: int, fields: bytes) -> None:
+    reply = make_reply(transport := Transport(), method=method)
+    reply.send_head(head(status, reason="R", Content_Length="5"))
+    reply.write(b"never")
+    reply.end()
+    assert sent(transport) == b"HTTP/1.1 %d R\r\n%b\r\n" % (status, fields)
+    assert reply.keep_alive
+
+
+def test_a_reply_without_body_and_length_is_not_chunked() -> None:
+    reply = make_reply(transport := Transport(), method="HEAD")
+    reply.send_head(head())
+    reply.end()
+    assert sent(transport) == b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+def test_a_client_of_http_1_0_gets_no_chunks() -> None:
+    reply = make_reply(transport := Transport(), http_1_0=True)
+    reply.send_head(head())
+    reply.write(b"hello")
+    reply.end()
+    assert sent(transport) == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"
+    assert not reply.keep_alive
+
+
+def test_a_client_of_http_1_0_is_told_that_its_connection_stays() -> None:
+    reply = make_reply(transport := Transport(), http_1_0=True)
+    reply.send_head(head(Content_Length="0"))
+    assert sent(transport) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
+    assert reply.keep_alive
+
+
+def test_a_connection_that_will_be_closed_says_so() -> None:
+    make_reply(transport := Transport(), keep_alive=False).send_head(head(Content_Length="0"))
+    assert sent(transport) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Unread(StreamReader):
+    """A request body that has not come whole."""
+
+    def __init__(self, *, eof: bool = False) -> None:
+        self._complete = eof
+
+    def is_eof(self) -> bool:
+        return self._complete
+
+
+@pytest.mark.parametrize(("local", "eof", "stays"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_a_refusal_of_a_request_that_is_still_being_sent_ends_the_connection(
+    local: bool, eof: bool, stays: bool
+) -> None:
+    reply = make_reply(transport := Transport(), content=Unread(eof=eof))
+    reply.send_head(head(413, local=local, Content_Length="0"))
+    assert reply.keep_alive is stays
+    assert (b"Connection: close" in transport.sent) is not stays
+
+
+@pytest.mark.parametrize(
+    ("http_1_0", "length", "end"),
+    [
+        (False, None, "close"),  # no last chunk
+        (False, "10", "close"),  # too few bytes
+        (True, None, "abort"),  # a close would look like the end
+    ],
+)
+def test_a_reply_that_is_broken_off_cannot_be_taken_for_whole(http_1_0: bool, length: str | None, end: str) -> None:
+    reply = make_reply(transport := Transport(), http_1_0=http_1_0)
+    reply.send_head(head() if length is None else head(Content_Length=length))
+    reply.write(b"half")
+    written = transport.sent
+    reply.abort()
+    assert (transport.end, transport.sent, reply.keep_alive) == (end, written, False)
+
+
+def test_a_client_that_does_not_read_is_dropped() -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head())
+    reply.reset()
+    assert (transport.end, reply.keep_alive) == ("abort", False)
+
+
+def test_interim_replies() -> None:
+    make_reply(transport := Transport()).send_informational(head(103, Link="</a>"))
+    assert transport.sent == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    make_reply(transport := Transport()).continue_()
+    assert transport.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_interim_replies_are_not_for_http_1_0() -> None:
+    reply = make_reply(transport := Transport(), http_1_0=True)
+    reply.send_informational(head(103))
+    reply.continue_()
+    assert transport.sent == b""
+
+
+def test_nothing_is_written_to_a_connection_that_closes() -> None:
+    transport = Transport()
+    transport.close()
+    reply = make_reply(transport)
+    reply.send_head(head())
+    reply.write(b"late")
+    reply.end()
+    assert transport.sent == b""
+
+
+def test_a_connection_that_was_never_made_is_no_reason_to_fail() -> None:
+    reply = make_reply(None)
+    reply.send_head(head())
+    reply.abort()
+    reply.reset()
+    assert not reply.keep_alive
+
+
+async def test_aiohttp_has_nothing_left_to_do() -> None:
+    written = Written(keep_alive=True)
+    assert written.keep_alive
+    assert await written.prepare(cast(BaseRequest, None)) is None
+    await written.write_eof()
+    assert not Written(keep_alive=False).keep_alive
+
+
+# Connections
+
+
+class Keeper:
+    """A `ConnectionKeeper` that writes down what it is told."""
+
+    write_buffer_bytes = 1234
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.stays = True
+        self.requests: list[BaseRequest] = []
+        self.answer = asyncio.Event()
+        self.fails = False
+
+    def connected(self, connection: Connection) -> bool:
+        self.told.append(f"connected {connection.client}")
+        return self.stays
+
+    def disconnected(self, connection: Connection) -> None:
+        self.told.append("disconnected")
+
+    def refuse_malformed(self, connection: Connection, details: str) -> Written:
+        self.told.append(details)
+        return Written(keep_alive=False)
+
+    async def handle(self, request: BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        if self.fails:
+            raise KeyError("a mistake of ours")
+        try:
+            await request.content.read()
+        except web.RequestPayloadError:
+            self.told.append("malformed body")
+            return Written(keep_alive=False)
+        await self.answer.wait()
+        return Written(keep_alive=True)
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def unwritable(self) -> None:
+        self.told.append("unwritable")
+
+    def writable(self) -> None:
+        self.told.append("writable")
+
+
+class Scene:
+    """A connection of an aiohttp server, on a transport that is a stand-in."""
+
+    def __init__(self) -> None:
+        self.keeper = Keeper()
+        self.server = web.Server(self.keeper.handle, handler_cancellation=True)
+        self.connection = Connection(
+            self.server,
+            self.keeper,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            max_line_size=100,
+            max_field_size=200,
+            max_headers=5,
+        )
+        self.transport = Transport()
+
+    def connect(self) -> Scene:
+        self.connection.connection_made(self.transport)
+        return self
+
+    async def turn(self) -> None:
+        """Let everything that is due happen."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    def leave(self) -> None:
+        self.connection.connection_lost(None)
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    scene = Scene()
+    yield scene
+    if scene.connection.transport is not None:
+        scene.leave()
+    await scene.turn()
+
+
+async def test_a_connection_is_announced_and_signed_off(scene: Scene) -> None:
+    scene.connect()
+    assert scene.connection.client == "192.0.2.7"
+    assert scene.connection.since == pytest.approx(asyncio.get_running_loop().time(), abs=60)
+    assert scene.transport.high == 1234
+    scene.leave()
+    assert scene.keeper.told == ["connected 192.0.2.7", "disconnected"]
+
+
+@pytest.mark.parametrize("peer", ["", "/run/socket", None])
+async def test_a_unix_socket_has_no_address(scene: Scene, peer: object) -> None:
+    scene.transport = Transport(peer)
+    assert scene.connect().connection.client == ""
+
+
+async def test_a_refused_connection_is_not_read(scene: Scene) -> None:
+    scene.keeper.stays = False
+    scene.connect().connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert scene.keeper.requests == []
+
+
+async def test_a_full_buffer_is_told_to_whoever_watches(scene: Scene) -> None:
+    connection, watcher = scene.connect().connection, Watcher()
+    connection.pause_writing()
+    connection.resume_writing()
+    connection.watcher = watcher
+    connection.pause_writing()
+    assert connection.writing_paused
+    connection.resume_writing()
+    assert watcher.told == ["unwritable", "writable"]
+
+
+async def test_a_connection_is_idle_between_requests(scene: Scene) -> None:
+    connection = scene.connect().connection
+    await scene.turn()
+    assert connection.idle
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert not connection.idle  # nobody has looked at the request yet
+    await scene.turn()
+    connection.watcher = Watcher()
+    assert not connection.idle
+    connection.watcher = None
+    assert connection.idle
+
+
+BAD_HEADS = {
+    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "malformed_request"),
+    "no colon": (b"GET / HTTP/1.1\r\nHost\r\n\r\n", "malformed_request"),
+    "two lengths": (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "malformed_request"),
+    "a long target": (b"GET /" + b"x" * 200 + b" HTTP/1.1\r\n\r\n", "uri_too_long"),
+    "a long target in absolute form": (b"GET http://h/" + b"x" * 200 + b" HTTP/1.1\r\n\r\n", "uri_too_long"),
+    "a long field": (b"GET / HTTP/1.1\r\nX: " + b"x" * 300 + b"\r\n\r\n", "head_too_large"),
+    "a long name": (b"GET / HTTP/1.1\r\n" + b"x" * 300 + b": x\r\n\r\n", "head_too_large"),
+    "many fields": (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 9 + b"\r\n", "head_too_large"),
+}
+
+
+@pytest.mark.parametrize(("data", "details"), BAD_HEADS.values(), ids=list(BAD_HEADS))
+async def test_what_cannot_be_parsed_is_refused_by_name(scene: Scene, data: bytes, details: str) -> None:
+    scene.connect().connection.data_received(data)
+    await scene.turn()
+    assert scene.keeper.told[1:] == [details]
+    assert scene.transport.end == "close"
+
+
+async def test_a_handler_that_fails_is_answered_for(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.keeper.fails = True
+    scene.connect().connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert scene.keeper.told[1:] == ["internal_error"]
+    assert [(record.name, record.levelname) for record in caplog.records] == [("proxy.downstream", "ERROR")]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_that_is_badly_framed_is_told_to_whoever_reads_it(scene: Scene, at_once: bool) -> None:
+    connection = scene.connect().connection
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+    if not at_once:
+        await scene.turn()
+    connection.data_received(b"zz\r\n")
+    await scene.turn()
+    assert scene.keeper.told[1:] == ["malformed body"]
+
+
+async def test_a_bad_request_does_not_spoil_the_one_before_it(scene: Scene) -> None:
+    connection = scene.connect().connection
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    await scene.turn()
+    connection.data_received(b"nonsense\r\n\r\n")
+    await scene.turn()
+    assert scene.keeper.told[1:] == []
+    scene.keeper.answer.set()
+    await scene.turn()
+    assert scene.keeper.told[1:] == ["malformed_request"]

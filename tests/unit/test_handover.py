@@ -1,0 +1,387 @@
+"""Bodies are handed over in the call that receives them, on real connections: one `feed` a read, and every end by its
+own name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.streams import StreamReader
+from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, listen, replies, reply
+from rigs.waiting import until
+
+from proxy import handover
+from proxy.errors import PenstockError
+from proxy.messages import Headers
+
+UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class Receiver:
+    """A `Sink` that writes down what it is given, and fails where it is given anything after the end."""
+
+    def __init__(self) -> None:
+        self.reads: list[bytes] = []
+        self.end = ""
+        """ "eof" or the details of the failure; "" while neither came."""
+        self.on_feed: Callable[[], object] = lambda: None
+
+    def feed(self, data: bytes) -> None:
+        assert not self.end, "data after the end"
+        self.reads.append(data)
+        self.on_feed()
+
+    def eof(self) -> None:
+        self._ended("eof")
+
+    def failed(self, error: PenstockError) -> None:
+        self._ended(error.details)
+
+    def _ended(self, how: str) -> None:
+        assert not self.end, "a second end"
+        self.end = how
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.reads)
+
+    async def ended(self) -> str:
+        return await until(lambda: self.end, "the end of the body")
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[RawUpstream]:
+    with listen() as listener:
+        async with RawUpstream(listener) as server:
+            yield server
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        connector=handover.connector(), response_class=handover.Response, auto_decompress=False
+    ) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def played(
+    upstream: RawUpstream, session: aiohttp.ClientSession, head: bytes, method: str = "GET"
+) -> AsyncIterator[tuple[UpstreamConnection, handover.Response]]:
+    """A reply of which the upstream has sent `head`; what follows is the test's."""
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(head)
+        await connection.ended()
+
+    upstream.script = script
+    response = await session.request(method, upstream.url)
+    assert isinstance(response, handover.Response)
+    yield await upstream.connection(), response
+    response.detach()
+    response.close()
+
+
+async def test_one_read_is_one_feed(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        response.hand_over(sink := Receiver())
+        await connection.send(chunk(b"one") + chunk(b" two") + chunk(b" three"))
+        await until(lambda: sink.reads, "the first read")
+        await connection.send(chunk(b"four") + LAST_CHUNK)
+        assert await sink.ended() == "eof"
+        assert sink.reads == [b"one two three", b"four"]
+
+
+async def test_what_came_with_the_head_is_first(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD + chunk(b"one") + chunk(b" two")) as (connection, response):
+        response.hand_over(sink := Receiver())
+        assert sink.reads == [b"one two"]
+        await connection.send(chunk(b"three"))
+        await until(lambda: len(sink.reads) == 2, "the second read")
+        assert sink.reads[1] == b"three"
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "body"),
+    [
+        ("GET", reply(b"whole"), b"whole"),
+        ("GET", STREAM_HEAD + chunk(b"whole") + LAST_CHUNK, b"whole"),
+        ("GET", reply(b""), b""),
+        ("GET", reply(status="204 No Content", body=b"", length=False), b""),
+        ("HEAD", reply(b"", "Content-Length: 5", length=False), b""),
+    ],
+    ids=["length", "chunked", "empty", "204", "HEAD"],
+)
+async def test_a_reply_that_came_whole(
+    upstream: RawUpstream, session: aiohttp.ClientSession, method: str, answer: bytes, body: bytes
+) -> None:
+    async with played(upstream, session, answer, method) as (_, response):
+        response.hand_over(sink := Receiver())
+        assert (sink.body, sink.end) == (body, "eof")
+
+
+class End:
+    """How a connection can end, and what the sink is to be told then."""
+
+    def __init__(self, head: bytes, rest: bytes, end: str, details: str) -> None:
+        self.head = head
+        self.rest = rest
+        self.end = end  # "", "close" or "reset"
+        self.details = details
+
+
+ENDS = {
+    "last chunk": End(STREAM_HEAD, LAST_CHUNK, "", "eof"),
+    "length reached": End(reply(b"123")[:-1], b"3", "", "eof"),
+    "close, which is the end": End(UNTIL_CLOSED, b"", "close", "eof"),
+    "close before the last chunk": End(STREAM_HEAD, b"", "close", "upstream_truncated"),
+    "close in a chunk": End(STREAM_HEAD, b"5\r\nhal", "close", "upstream_truncated"),
+    "close before the length": End(reply(b"123")[:-1], b"", "close", "upstream_truncated"),
+    "reset before the last chunk": End(STREAM_HEAD, b"", "reset", "upstream_reset"),
+    "reset before the length": End(reply(b"123")[:-1], b"", "reset", "upstream_reset"),
+    "reset where a close would be the end": End(UNTIL_CLOSED, b"", "reset", "upstream_reset"),
+    "no chunk size": End(STREAM_HEAD, b"zz\r\n", "", "upstream_garbage"),
+    "a chunk longer than its size": End(STREAM_HEAD, b"1\r\nlong\r\n", "", "upstream_garbage"),
+}
+
+
+@pytest.mark.parametrize("case", ENDS.values(), ids=list(ENDS))
+async def test_each_end_has_its_own_name(upstream: RawUpstream, session: aiohttp.ClientSession, case: End) -> None:
+    async with played(upstream, session, case.head) as (connection, response):
+        response.hand_over(sink := Receiver())
+        if case.rest:
+            await connection.send(case.rest)
+        if case.end == "close":
+            connection.close()
+        elif case.end == "reset":
+            connection.reset()
+        assert await sink.ended() == case.details
+
+
+async def test_what_stands_before_a_bad_chunk_is_delivered(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        response.hand_over(sink := Receiver())
+        await connection.send(chunk(b"good"))
+        await until(lambda: sink.reads, "the first read")
+        await connection.send(b"zz\r\n")
+        assert await sink.ended() == "upstream_garbage"
+        assert sink.body == b"good"
+
+
+BODY_WHERE_THERE_IS_NONE = reply(b"", "Content-Length: 4", length=False) + b"body"
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "body", "end"),
+    [
+        ("GET", STREAM_HEAD + chunk(b"good") + b"zz\r\n", b"good", "upstream_garbage"),
+        ("GET", b"HTTP/1.1 103 Early Hints\r\n\r\n" + STREAM_HEAD + b"zz\r\n", b"", "upstream_garbage"),
+        ("GET", reply(b"whole") + b"and more", b"whole", "eof"),
+        ("HEAD", BODY_WHERE_THERE_IS_NONE, b"", "eof"),
+        ("GET", reply(b"body", status="204 No Content"), b"", "eof"),
+    ],
+    ids=["bad chunk", "bad chunk after a hint", "another reply", "body after HEAD", "body of a 204"],
+)
+async def test_what_is_wrong_behind_a_head_leaves_the_head_alone(
+    upstream: RawUpstream, session: aiohttp.ClientSession, method: str, answer: bytes, body: bytes, end: str
+) -> None:
+    """All in one read."""
+    async with played(upstream, session, answer, method) as (connection, response):
+        response.hand_over(sink := Receiver())
+        assert (sink.body, sink.end) == (body, end)
+        await connection.ended()  # it cannot be used again
+
+
+async def test_a_connection_lost_after_a_complete_reply_was_not_lost_for_it(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    async with played(upstream, session, reply(b"whole")) as (connection, response):
+        connection.reset()
+        await until(lambda: response.protocol.lost is not None, "the reset to be seen")
+        response.hand_over(sink := Receiver())
+        assert (sink.body, sink.end) == (b"whole", "eof")
+
+
+# Early ends of our own
+
+
+async def test_nothing_comes_after_detaching(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        sink = Receiver()
+        sink.on_feed = response.detach
+        response.hand_over(sink)
+        await connection.send(chunk(b"enough") + LAST_CHUNK)
+        await until(lambda: sink.reads, "the first read")
+        await until(lambda: response.closed, "the end of the reply")
+        assert (sink.reads, sink.end) == ([b"enough"], "")
+
+
+async def test_a_connection_that_is_left_early_is_closed(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD + chunk(b"x")) as (connection, response):
+        response.hand_over(Receiver())
+        response.detach()
+        response.close()
+        await connection.ended()
+
+
+async def test_a_connection_that_does_not_take_what_is_to_be_sent_is_closed_too(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    asked = asyncio.Event()
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request_head()
+        asked.set()
+        await connection.send(b"")
+        await asyncio.Event().wait()
+
+    upstream.script = script
+    task = asyncio.create_task(session.post(upstream.url, data=b"x" * (64 << 20)))
+    await asked.wait()
+    connection = await upstream.connection()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await connection.ended()
+    assert len(connection.received) < 64 << 20
+
+
+# Backpressure
+
+
+async def test_a_paused_reply_is_not_read(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        sink = Receiver()
+        sink.on_feed = response.pause
+        response.hand_over(sink)
+        transport = response.protocol.transport
+        assert transport is not None
+        await connection.send(chunk(b"one"))
+        await until(lambda: sink.reads, "the first read")
+        assert not transport.is_reading()
+        await connection.send(chunk(b"two") + chunk(b" and") + LAST_CHUNK)
+        sink.on_feed = lambda: None
+        response.resume()
+        assert await sink.ended() == "eof"
+        assert sink.reads == [b"one", b"two and"]
+
+
+async def test_pausing_is_for_what_flows(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        transport = response.protocol.transport
+        assert transport is not None
+        response.pause()
+        assert transport.is_reading()
+        response.hand_over(sink := Receiver())
+        await connection.send(chunk(b"one") + LAST_CHUNK)
+        await sink.ended()
+        response.pause()
+        assert transport.is_reading()
+
+
+async def test_a_reply_that_has_ended_leaves_the_next_one_on_its_connection_alone(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    """A policy may hold an exchange open for long after its upstream's body has ended."""
+    second = asyncio.Event()
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(reply(b"first"))
+        await connection.request()
+        await connection.send(STREAM_HEAD + chunk(b"one"))
+        await second.wait()
+        await connection.send(chunk(b"two") + LAST_CHUNK)
+
+    upstream.script = script
+    first = await session.get(upstream.url)
+    assert isinstance(first, handover.Response)
+    first.hand_over(old := Receiver())
+    await old.ended()
+    other = await session.get(upstream.url)
+    assert isinstance(other, handover.Response)
+    assert other.protocol is first.protocol
+    other.hand_over(new := Receiver())
+    transport = other.protocol.transport
+    assert transport is not None
+    first.pause()
+    assert transport.is_reading()
+    other.pause()
+    first.resume()
+    assert not transport.is_reading()
+    other.resume()
+    first.detach()
+    first.close()
+    second.set()
+    assert await new.ended() == "eof"
+    assert (old.body, new.body) == (b"first", b"onetwo")
+
+
+# Interim replies
+
+
+async def test_interim_replies_are_told_of_and_final_ones_are_not(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    told: list[tuple[int, Headers]] = []
+    interim = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"]
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
+    upstream.script = replies(b"".join(interim) + hints + reply(b"{}"), reply(b"{}"))
+    token = handover.on_informational.set(lambda status, headers: told.append((status, headers)))
+    try:
+        async with session.get(upstream.url) as response:
+            assert response.status == 200
+            await response.read()
+        async with session.get(upstream.url) as response:
+            await response.read()
+    finally:
+        handover.on_informational.reset(token)
+    assert [status for status, _ in told] == [102, 103]
+    assert told[1][1].getall("Link") == ["</a>", "</b>"]
+
+
+async def test_interim_replies_that_nobody_asked_for_are_dropped(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    async with played(upstream, session, b"HTTP/1.1 103 Early Hints\r\n\r\n" + reply(b"{}")) as (_, response):
+        assert response.status == 200
+
+
+# The check at start
+
+
+def test_the_installed_aiohttp_is_as_expected() -> None:
+    handover.check()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (StreamReader, "read_nowait"),
+        (StreamReader, "begin_http_chunk_receiving"),
+        (ResponseHandler, "abort"),
+        (BaseProtocol, "_pause_transport_reading"),
+        (aiohttp.ClientResponse, "start"),
+    ],
+)
+def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(RuntimeError, match=name):
+        handover.check()
+
+
+def test_a_connector_without_our_way_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(self: aiohttp.BaseConnector) -> None:
+        """Makes its connections in some other way."""
+
+    monkeypatch.setattr(aiohttp.BaseConnector, "__init__", init)
+    with pytest.raises(RuntimeError, match="BaseConnector"):
+        handover.check()
