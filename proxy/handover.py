@@ -192,7 +192,12 @@ class Response(aiohttp.ClientResponse):
 
     @property
     def _flows(self) -> bool:
-        """The connection still serves this reply. After the end of its body it may already serve another."""
+        """The connection still serves this reply. With the last read of a body it is in the pool already, even before that
+        read was handed over: a pause would stop the next reply."""
+        return self._attached and not self.protocol.body_ended
+
+    @property
+    def _attached(self) -> bool:
         return self._sink is not None and self.protocol.sink is self._sink
 
     @staticmethod
@@ -204,7 +209,7 @@ class Response(aiohttp.ClientResponse):
 
     def detach(self) -> None:
         """Nothing goes to the sink any more."""
-        if self._flows:
+        if self._attached:
             self.protocol.sink = None
 
     # Only the transport: aiohttp's `pause_reading` also has the parser stop after the next piece of a body, which would

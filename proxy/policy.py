@@ -11,7 +11,8 @@ one attachment). The chain (`chain.py`) calls the stream; the stream never calls
     stay out   return None from `admit`: costs nothing
 
 The life of a stream: `on_start`, `on_response`, then any of `on_activity` / `on_reading` / `on_events` / `on_timer`,
-then one of `on_end` / `on_cut` (neither, where the stream itself stopped), then `close`, then `facts`.
+then one of `on_end` / `on_cut` (neither, where the stream itself or a later one stopped), then `close`, then `facts`. The
+head of a local or a whole reply is known only at its end: there `on_response` comes last before `close`.
 """
 
 from __future__ import annotations

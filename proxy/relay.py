@@ -166,8 +166,8 @@ class Relay:
     @_guarded
     def respond(self, source: Source) -> None:
         """The head of the upstream's reply is there; its body will come from `source`, which the relay closes."""
-        if self.outcome is not None:
-            source.close()
+        if self.outcome is not None or self._chain.ended is not None:
+            source.close()  # the exchange is over, though the attachment may still have something to say
             return
         now = self._begin()
         self._source = source
@@ -368,8 +368,6 @@ class Relay:
             return
         if not self._attachment.opened:
             self._open_early()
-            if self.outcome is not None:
-                return
         try:
             self._attachment.write(data, flush=self._flush)
         except EncoderFailed as failed:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 from rigs import raw_upstream
-from rigs.penstock import StartPenstock
+from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_client import connect, get
 from rigs.raw_upstream import RawUpstream
 
@@ -18,36 +19,43 @@ CLIENT_FIELDS = (
 )
 
 
-@pytest.mark.parametrize(
-    ("place", "field", "target"),
-    [
-        ("authorization", ("Authorization", f"Bearer {KEY}"), "/v1/x?alt=sse&n=1"),
-        ("x-api-key", ("x-api-key", KEY), "/v1/x?alt=sse&n=1"),
-        ("x-goog-api-key", ("x-goog-api-key", KEY), "/v1/x?alt=sse&n=1"),
-        ("api-key", ("api-key", KEY), "/v1/x?alt=sse&n=1"),
-        ("query:key", None, f"/v1/x?alt=sse&n=1&key={KEY}"),
-    ],
-)
+PLACES = {
+    "authorization": ("Authorization", f"Bearer {KEY}"),
+    "x-api-key": ("x-api-key", KEY),
+    "x-goog-api-key": ("x-goog-api-key", KEY),
+    "api-key": ("api-key", KEY),
+    "query:key": None,
+}
+
+
+@pytest.fixture(scope="module")
+def proxy(penstock: StartPenstock, upstream_socket: socket.socket) -> Penstock:
+    """An upstream, with a route that begins with its number, for each place where a credential can stand."""
+    url = f"http://127.0.0.1:{upstream_socket.getsockname()[1]}"
+    upstreams = {
+        f"to-{number}": {"url": url, "credential": "env:MODEL_KEY", "credential_header": place}
+        for number, place in enumerate(PLACES)
+    }
+    routes = {name: {"path": f"/{name}", "rewrite": "/", "upstream": name} for name in upstreams}
+    return penstock({"upstreams": upstreams, "routes": routes, "log": {"level": "debug"}}, MODEL_KEY=KEY)
+
+
+@pytest.mark.parametrize(("number", "field"), list(enumerate(PLACES.values())), ids=list(PLACES))
 async def test_configured_credential_replaces_the_clients(
-    penstock: StartPenstock, upstream: RawUpstream, place: str, field: tuple[str, str] | None, target: str
+    proxy: Penstock, upstream: RawUpstream, number: int, field: tuple[str, str] | None
 ) -> None:
-    proxy = penstock(
-        {
-            "upstreams": {"model": {"credential": "env:MODEL_KEY", "credential_header": place}},
-            "log": {"level": "debug"},
-        },
-        MODEL_KEY=KEY,
-    )
     async with connect(proxy.address) as client:
-        asked = f"/v1/x?key={CLIENT_KEY}&alt=sse&%6bey={CLIENT_KEY}&n=1"
-        answer = await client.exchange(get(asked, *CLIENT_FIELDS, "X-Request-Id: replaced"))
+        asked = f"/to-{number}/v1/x?key={CLIENT_KEY}&alt=sse&%6bey={CLIENT_KEY}&n=1"
+        answer = await client.exchange(get(asked, *CLIENT_FIELDS, f"X-Request-Id: replaced-{number}"))
     request = await upstream.request()
-    assert request.target == target
     if field is not None:
+        assert request.target == "/v1/x?alt=sse&n=1"
         assert request.head.get(field[0]) == field[1]
+    else:
+        assert request.target == f"/v1/x?alt=sse&n=1&key={KEY}"
     assert CLIENT_KEY not in str(request)
     assert KEY not in str(answer)
-    await proxy.log.find(id="replaced")
+    await proxy.log.find(id=f"replaced-{number}")
     assert KEY not in proxy.output
     assert CLIENT_KEY not in proxy.output
 
@@ -60,10 +68,7 @@ async def test_credential_from_a_file(penstock: StartPenstock, upstream: RawUpst
     assert (await upstream.request()).head.get("Authorization") == f"Bearer {KEY}"
 
 
-async def test_without_a_configured_credential_the_clients_passes(
-    penstock: StartPenstock, upstream: RawUpstream
-) -> None:
-    proxy = penstock({"log": {"level": "debug"}})
+async def test_without_a_configured_credential_the_clients_passes(proxy: Penstock, upstream: RawUpstream) -> None:
     async with connect(proxy.address) as client:
         await client.exchange(get(f"/?key={CLIENT_KEY}", *CLIENT_FIELDS, "X-Request-Id: own"))
     request = await upstream.request()
@@ -73,16 +78,14 @@ async def test_without_a_configured_credential_the_clients_passes(
     assert CLIENT_KEY not in proxy.output
 
 
-async def test_secrets_stay_out_of_failures(penstock: StartPenstock, upstream: RawUpstream) -> None:
+@pytest.mark.parametrize("number", range(len(PLACES)))
+async def test_secrets_stay_out_of_failures(proxy: Penstock, upstream: RawUpstream, number: int) -> None:
     upstream.script = raw_upstream.then_resets(b"")
-    model = {"credential": "env:MODEL_KEY", "credential_header": "query:key"}
-    proxy = penstock({"upstreams": {"model": model}, "log": {"level": "debug"}}, MODEL_KEY=KEY)
+    asked = f"/to-{number}/?key={CLIENT_KEY}&q={CLIENT_KEY}"
     async with connect(proxy.address) as client:
-        answer = await client.exchange(
-            get(f"/?key={CLIENT_KEY}&q={CLIENT_KEY}", *CLIENT_FIELDS, "X-Request-Id: failing")
-        )
+        answer = await client.exchange(get(asked, *CLIENT_FIELDS, f"X-Request-Id: failing-{number}"))
     assert answer.status == 502
-    await proxy.log.find(id="failing")
+    await proxy.log.find(id=f"failing-{number}")
     for text in (proxy.output, str(answer)):
         assert KEY not in text
         assert CLIENT_KEY not in text

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from rigs import raw_upstream
-from rigs.penstock import Penstock, StartPenstock
+from rigs.penstock import Penstock, StartPenstock, side_by_side
 from rigs.raw_client import connect, post
 from rigs.raw_upstream import (
     CHAT_EVENTS,
@@ -22,11 +22,13 @@ from rigs.raw_upstream import (
 from rigs.wire import details
 
 OFF = {"first_byte_s": 0.0, "silence_s": 0.0, "deadline_s": 0.0}
-DRIP_S = 0.02
+LIMIT_S = 0.5
+DRIP_S = 0.05
 
 
-def ask(request_id: str) -> bytes:
-    return post("/v1/chat/completions", b'{"stream":true}', f"X-Request-Id: {request_id}")
+def ask(limit: str, request_id: str, reading: bool) -> bytes:
+    route = f"{limit}-reading" if reading else limit
+    return post(f"/{route}/v1/chat/completions", b'{"stream":true}', f"X-Request-Id: {request_id}")
 
 
 async def drip(connection: UpstreamConnection) -> None:
@@ -38,9 +40,16 @@ async def drip(connection: UpstreamConnection) -> None:
         await asyncio.sleep(DRIP_S)
 
 
-def limited(penstock: StartPenstock, reading: bool, **limits: float) -> Penstock:
-    watch = [{"use": "rig_watch"}] if reading else []
-    return penstock({"policy": [{"use": "idle_timeout", **OFF, **limits}, *watch]})
+@pytest.fixture(scope="module")
+def proxy(penstock: StartPenstock) -> Penstock:
+    """A route for each limit, without and with a chain that reads events."""
+    limits = ("first_byte_s", "silence_s", "deadline_s")
+    timeouts = [
+        {"use": "idle_timeout", "name": limit, **OFF, limit: LIMIT_S, "routes": [limit, f"{limit}-reading"]}
+        for limit in limits
+    ]
+    watch = {"use": "rig_watch", "routes": [f"{limit}-reading" for limit in limits]}
+    return penstock(side_by_side(*limits, *watch["routes"]), {"policy": [*timeouts, watch]})
 
 
 @pytest.mark.parametrize("reading", [False, True], ids=["pass-through", "reading"])
@@ -53,17 +62,17 @@ def limited(penstock: StartPenstock, reading: bool, **limits: float) -> Penstock
     ids=["first byte", "deadline"],
 )
 async def test_before_anything_was_sent(
-    penstock: StartPenstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
+    proxy: Penstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
 ) -> None:
     upstream.script = script
-    proxy = limited(penstock, reading, **{limit: 0.2})
+    request_id = f"{why}-{reading}"
     async with connect(proxy.address) as client:
-        answer = await client.exchange(ask(why))
+        answer = await client.exchange(ask(limit, request_id, reading))
     assert (answer.status, details(answer)) == (504, why)
     assert json.loads(answer.body)["error"]["code"] == why
     await upstream.idle()
-    record = await proxy.log.find(id=why)
-    assert (record["outcome"], record["details"], record["source"]) == ("timeout", why, "idle_timeout")
+    record = await proxy.log.find(id=request_id)
+    assert (record["outcome"], record["details"], record["source"]) == ("timeout", why, limit)
 
 
 @pytest.mark.parametrize("reading", [False, True], ids=["pass-through", "reading"])
@@ -77,30 +86,30 @@ async def test_before_anything_was_sent(
     ids=["first byte", "silence", "deadline"],
 )
 async def test_in_a_stream(
-    penstock: StartPenstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
+    proxy: Penstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
 ) -> None:
     upstream.script = script
-    proxy = limited(penstock, reading, **{limit: 0.2})
+    request_id = f"stream-{why}-{reading}"
     async with connect(proxy.address) as client:
-        answer = await client.exchange(ask(f"stream-{why}"))
+        answer = await client.exchange(ask(limit, request_id, reading))
     assert answer.status == 200
     events = answer.body.removesuffix(b"\n\n").split(b"\n\n")
     assert json.loads(events[-1].removeprefix(b"data: "))["error"]["code"] == why
     assert b"[DONE]" not in answer.body
     await upstream.idle()
-    record = await proxy.log.find(id=f"stream-{why}")
+    record = await proxy.log.find(id=request_id)
     assert (record["outcome"], record["details"], record["status"]) == ("timeout", why, 200)
 
 
-async def test_silence_in_a_whole_reply_that_is_read(penstock: StartPenstock, upstream: RawUpstream) -> None:
+async def test_silence_in_a_whole_reply_that_is_read(proxy: Penstock, upstream: RawUpstream) -> None:
     upstream.script = raw_upstream.then_stalls(reply(b'{"choices":[]}', "Content-Type: application/json")[:-5])
-    async with connect(limited(penstock, True, silence_s=0.2).address) as client:
-        answer = await client.exchange(ask("whole"))
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(ask("silence_s", "whole", reading=True))
     assert (answer.status, details(answer)) == (504, "upstream_silence")
     assert b"choices" not in answer.body
 
 
-async def test_stream_that_moves_is_left_alone(penstock: StartPenstock, upstream: RawUpstream) -> None:
+async def test_stream_that_moves_is_left_alone(proxy: Penstock, upstream: RawUpstream) -> None:
     async def script(connection: UpstreamConnection) -> None:
         await connection.request()
         await connection.send(STREAM_HEAD)
@@ -111,7 +120,6 @@ async def test_stream_that_moves_is_left_alone(penstock: StartPenstock, upstream
         await connection.ended()
 
     upstream.script = script
-    proxy = limited(penstock, False, first_byte_s=0.2, silence_s=0.2)
     async with connect(proxy.address) as client:
-        assert (await client.exchange(ask("moves"))).body == CHAT_EVENTS[0] * 30
+        assert (await client.exchange(ask("silence_s", "moves", reading=False))).body == CHAT_EVENTS[0] * 30
     assert (await proxy.log.find(id="moves"))["outcome"] == "complete"

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from rigs import raw_upstream
-from rigs.penstock import Penstock, Record, StartPenstock
+from rigs.penstock import Penstock, Record, StartPenstock, configuration, run, side_by_side
 from rigs.raw_client import RawClient, connect, get, post
 from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, RawUpstream, Script, chunk
 
 from proxy.errors import OutcomeKind
 
-STREAM = raw_upstream.streams(*CHAT_EVENTS)
+POLICIES = (
+    {"use": "rig_refuse", "name": "refuse"},
+    {"use": "idle_timeout", "name": "hurry", "first_byte_s": 0.1},
+    {"use": "rig_watch", "name": "watch"},
+    {"use": "rig_stop", "name": "stop"},
+    {"use": "rig_stop", "name": "stop-with-length", "events": 2, "ending": "length"},
+    {"use": "rig_stop", "name": "stop-with-error", "events": 2, "ending": "error"},
+    {"use": "rig_raise", "name": "raise-in-admit", "hook": "admit"},
+    {"use": "rig_raise", "name": "raise-in-on_response", "hook": "on_response"},
+    {"use": "rig_raise", "name": "raise-in-on_events", "hook": "on_events"},
+)
+"""Each is the whole chain of a route with its own name; the route "none" has none."""
+
+
+@pytest.fixture(scope="module")
+def proxy(penstock: StartPenstock) -> Penstock:
+    chains = [{**policy, "routes": [policy["name"]]} for policy in POLICIES]
+    names = [str(policy["name"]) for policy in POLICIES]
+    return penstock(side_by_side("none", *names), {"policy": chains, "log": {"level": "debug"}})
 
 
 async def read(client: RawClient) -> None:
@@ -32,54 +51,41 @@ class End(NamedTuple):
     """How to bring an exchange to an end, and what the log has to say of it."""
 
     script: Script
-    policies: list[dict[str, Any]]
+    route: str
     logged: dict[str, Any]
     client: Callable[[RawClient], Awaitable[None]] = read
 
 
-def policy(use: str, **keys: Any) -> list[dict[str, Any]]:
-    return [{"use": use, **keys}]
-
-
+STREAM = raw_upstream.streams(*CHAT_EVENTS)
+BEGUN = STREAM_HEAD + chunk(CHAT_EVENTS[0])
+GARBAGE = raw_upstream.then_closes(b"what?\r\n\r\n")
 ENDS = {
-    OutcomeKind.COMPLETE: End(STREAM, [], {"details": "", "source": "", "status": 200}),
-    OutcomeKind.STOPPED: End(
-        STREAM, policy("rig_stop", name="limit"), {"details": "enough", "source": "limit", "status": 200}
+    OutcomeKind.COMPLETE: End(STREAM, "none", {"details": "", "source": "", "status": 200}),
+    OutcomeKind.STOPPED: End(STREAM, "stop", {"details": "enough", "source": "stop", "status": 200}),
+    OutcomeKind.REFUSED: End(STREAM, "refuse", {"details": "rig_refused", "source": "refuse", "status": 429}),
+    OutcomeKind.UPSTREAM_ERROR: End(
+        raw_upstream.then_closes(b""), "none", {"details": "upstream_reset", "status": 502}
     ),
-    OutcomeKind.REFUSED: End(
-        STREAM, policy("rig_refuse", name="door"), {"details": "rig_refused", "source": "door", "status": 429}
-    ),
-    OutcomeKind.UPSTREAM_ERROR: End(raw_upstream.then_closes(b""), [], {"details": "upstream_reset", "status": 502}),
     OutcomeKind.UPSTREAM_TRUNCATED: End(
-        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
-        [],
-        {"details": "upstream_truncated", "status": 200},
+        raw_upstream.then_closes(BEGUN), "none", {"details": "upstream_truncated", "status": 200}
     ),
-    OutcomeKind.UPSTREAM_GARBAGE: End(
-        raw_upstream.then_closes(b"what?\r\n\r\n"), [], {"details": "upstream_garbage", "status": 502}
-    ),
-    OutcomeKind.CLIENT_GONE: End(
-        raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0])), [], {"details": "client_gone"}, leave
-    ),
+    OutcomeKind.UPSTREAM_GARBAGE: End(GARBAGE, "none", {"details": "upstream_garbage", "status": 502}),
+    OutcomeKind.CLIENT_GONE: End(raw_upstream.then_stalls(BEGUN), "none", {"details": "client_gone"}, leave),
     OutcomeKind.TIMEOUT: End(
-        raw_upstream.then_stalls(b""),
-        policy("idle_timeout", first_byte_s=0.1),
-        {"details": "first_byte_timeout", "source": "idle_timeout", "status": 504},
+        raw_upstream.then_stalls(b""), "hurry", {"details": "first_byte_timeout", "source": "hurry", "status": 504}
     ),
     OutcomeKind.POLICY_ERROR: End(
-        STREAM, policy("rig_raise", name="broken"), {"details": "policy_error", "source": "broken", "status": 200}
+        STREAM, "raise-in-on_events", {"details": "policy_error", "source": "raise-in-on_events", "status": 200}
     ),
 }
 
 
-@pytest.mark.parametrize(("kind", "end"), ENDS.items(), ids=lambda value: getattr(value, "name", ""))
-async def test_outcome_is_logged_once(
-    penstock: StartPenstock, upstream: RawUpstream, kind: OutcomeKind, end: End
-) -> None:
-    proxy = penstock({"policy": end.policies})
+@pytest.mark.parametrize(("kind", "end"), ENDS.items(), ids=[kind.name for kind in ENDS])
+async def test_outcome_is_logged_once(proxy: Penstock, upstream: RawUpstream, kind: OutcomeKind, end: End) -> None:
     upstream.script = end.script
+    target = f"/{end.route}/v1/chat/completions?key=secret"
     async with connect(proxy.address) as client:
-        await client.send(post("/v1/chat/completions?key=secret", b'{"stream":true}', f"X-Request-Id: {kind.value}"))
+        await client.send(post(target, b'{"stream":true}', f"X-Request-Id: {kind.value}"))
         await end.client(client)
     record = await proxy.log.find(id=kind.value)
     assert record["outcome"] == kind.value
@@ -100,11 +106,11 @@ def test_every_outcome_is_covered() -> None:
     assert ENDS.keys() | elsewhere == set(OutcomeKind)
 
 
-async def test_line_of_an_ordinary_exchange(penstock: StartPenstock, upstream: RawUpstream) -> None:
+async def test_line_of_an_ordinary_exchange(proxy: Penstock, upstream: RawUpstream) -> None:
     upstream.script = STREAM
-    proxy = penstock({"policy": policy("rig_watch", name="watch")})
     async with connect(proxy.address) as client:
-        await client.exchange(post("/v1/chat/completions?user=x", b'{"stream":true}', "X-Request-Id: ordinary"))
+        target = "/watch/v1/chat/completions?user=x"
+        await client.exchange(post(target, b'{"stream":true}', "X-Request-Id: ordinary"))
     record: Record = await proxy.log.find(id="ordinary")
     body = b"".join(CHAT_EVENTS)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["time"])
@@ -113,8 +119,8 @@ async def test_line_of_an_ordinary_exchange(penstock: StartPenstock, upstream: R
         "id": "ordinary",
         "client": "127.0.0.1",
         "method": "POST",
-        "path": "/v1/chat/completions",
-        "route": "all",
+        "path": "/watch/v1/chat/completions",
+        "route": "watch",
         "upstream": "model",
         "status": 200,
         "outcome": "complete",
@@ -127,21 +133,23 @@ async def test_line_of_an_ordinary_exchange(penstock: StartPenstock, upstream: R
     assert {key: record[key] for key in expected} == expected
 
 
-async def test_content_never_reaches_a_log(penstock: StartPenstock, upstream: RawUpstream) -> None:
+READERS = ("none", "watch", "stop", "raise-in-admit", "raise-in-on_response", "raise-in-on_events")
+
+
+@pytest.mark.parametrize("route", READERS)
+async def test_content_never_reaches_a_log(proxy: Penstock, upstream: RawUpstream, route: str) -> None:
     secret = "a-very-private-text"
-    upstream.script = raw_upstream.then_resets(STREAM_HEAD + chunk(raw_upstream.chat_event(secret)))
-    for policies in ([], policy("rig_watch"), policy("rig_raise", hook="on_events"), policy("rig_raise", hook="admit")):
-        proxy = penstock({"policy": policies, "log": {"level": "debug"}})
-        async with connect(proxy.address) as client:
-            request = post(f"/v1/chat/completions?q={secret}", b'{"stream":true,"user":"%b"}' % secret.encode())
-            await client.send(request)
-            await client.read_head()
-        await proxy.log.find(path="/v1/chat/completions")
-        assert secret not in proxy.output
+    upstream.script = raw_upstream.then_resets(STREAM_HEAD + chunk(raw_upstream.chat_event(secret) * 2))
+    async with connect(proxy.address) as client:
+        target = f"/{route}/v1/chat/completions?q={secret}"
+        body = b'{"stream":true,"user":"%b"}' % secret.encode()
+        await client.send(post(target, body, f"X-Request-Id: private-{route}", f"Cookie: {secret}"))
+        await client.read_head()
+        await proxy.log.find(id=f"private-{route}")
+    assert secret not in proxy.output
 
 
-async def test_log_lines_cannot_be_forged(penstock: StartPenstock, upstream: RawUpstream) -> None:
-    proxy = penstock({})
+async def test_log_lines_cannot_be_forged(proxy: Penstock, upstream: RawUpstream) -> None:
     async with connect(proxy.address) as client:
         await client.exchange(get('/a%0A{"outcome":"forged"}', 'X-Request-Id: x","outcome":"forged'))
         await client.exchange(get("/%22,%22outcome%22:%22forged"))
@@ -149,19 +157,18 @@ async def test_log_lines_cannot_be_forged(penstock: StartPenstock, upstream: Raw
     assert "forged" not in [record["outcome"] for record in proxy.log.records]
 
 
-async def test_access_log_can_be_turned_off(penstock: StartPenstock, upstream: RawUpstream) -> None:
-    proxy = penstock({"log": {"access": False}})
-    async with connect(proxy.address) as client:
-        await client.exchange(get("/"))
-    assert proxy.log.records == []
+async def test_access_log_can_be_turned_off(upstream: RawUpstream, tmp_path: Path) -> None:
+    with run(configuration(upstream.url, {"log": {"access": False}}), tmp_path) as proxy:
+        async with connect(proxy.address) as client:
+            assert (await client.exchange(get("/"))).status == 200
+    assert proxy.log.records == []  # it has ended, so whatever it had to say it has said
 
 
 @pytest.mark.parametrize("ending", ["length", "error"])
-async def test_stop_in_the_dialects_words(penstock: StartPenstock, upstream: RawUpstream, ending: str) -> None:
-    upstream.script = raw_upstream.streams(*CHAT_EVENTS)
-    proxy = penstock({"policy": policy("rig_stop", events=2, ending=ending)})
+async def test_stop_in_the_dialects_words(proxy: Penstock, upstream: RawUpstream, ending: str) -> None:
+    upstream.script = STREAM
     async with connect(proxy.address) as client:
-        answer = await client.exchange(post("/v1/chat/completions", b'{"stream":true}'))
+        answer = await client.exchange(post(f"/stop-with-{ending}/v1/chat/completions", b'{"stream":true}'))
     events = [event for event in answer.body.split(b"\n\n") if event]
     assert [event + b"\n\n" for event in events[:2]] == list(CHAT_EVENTS[:2])
     if ending == "length":
@@ -173,15 +180,11 @@ async def test_stop_in_the_dialects_words(penstock: StartPenstock, upstream: Raw
 
 
 @pytest.mark.parametrize("hook", ["admit", "on_response", "on_events"])
-async def test_policy_that_raises_lets_nothing_through(
-    penstock: StartPenstock, upstream: RawUpstream, hook: str
-) -> None:
-    upstream.script = raw_upstream.replies(
-        raw_upstream.reply(b'{"choices": "blabla"}', "Content-Type: application/json")
-    )
-    proxy = penstock({"policy": policy("rig_raise", hook=hook)})
+async def test_policy_that_raises_lets_nothing_through(proxy: Penstock, upstream: RawUpstream, hook: str) -> None:
+    body = b'{"choices": "blabla"}'
+    upstream.script = raw_upstream.replies(raw_upstream.reply(body, "Content-Type: application/json"))
     async with connect(proxy.address) as client:
-        answer = await client.exchange(post("/v1/chat/completions", b"{}"))
+        answer = await client.exchange(post(f"/raise-in-{hook}/v1/chat/completions", b"{}"))
     assert answer.status == 500
     assert b"blabla" not in answer.body
     assert b"mistake" not in answer.body

@@ -17,7 +17,7 @@ FOREVER = 100_000
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:
-    return penstock({"limits": {"head_s": 0.3, "body_s": 0.3, "write_stall_s": 0.3}})
+    return penstock({"limits": {"head_s": 0.3, "body_s": 0.5, "write_stall_s": 0.3}})
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ async def test_body_may_take_long_while_it_moves(proxy: Penstock, upstream: RawU
     async with connect(proxy.address) as client:
         await client.send(get("/", "Content-Length: 10", method="POST"))
         for _ in range(10):
-            await asyncio.sleep(0.1)  # three times the limit in all
+            await asyncio.sleep(0.1)  # twice the limit in all
             await client.send(b"x")
         assert (await client.reply()).status == 200
 

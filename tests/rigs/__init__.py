@@ -1,4 +1,4 @@
-"""What the integration tests are made of, from the wire up.
+"""What the tests are made of, from the wire up.
 
 wire          one TCP connection, byte for byte; both ends below are made of it
 raw_client    sends the proxy any bytes; reads its replies as they are on the wire
@@ -8,4 +8,5 @@ penstock      the proxy as a process: configuration, addresses, access log, exit
 site          policies that only tests want, installed as far as entry points can tell
 llama         llama.cpp's own server, on the model that tiny_model makes
 waiting       for conditions, never for durations
+doubles       no wire at all: stand-ins for what surrounds one exchange, in simulated time (unit tests)
 """

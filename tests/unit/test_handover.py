@@ -287,6 +287,21 @@ async def test_pausing_is_for_what_flows(upstream: RawUpstream, session: aiohttp
         assert transport.is_reading()
 
 
+async def test_a_client_that_is_slow_at_the_very_end_does_not_stop_the_connection_for_the_next(
+    upstream: RawUpstream, session: aiohttp.ClientSession
+) -> None:
+    """The last read fills the client's buffer: by then the connection may already be in the pool."""
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        transport = response.protocol.transport
+        assert transport is not None
+        sink = Receiver()
+        sink.on_feed = response.pause
+        response.hand_over(sink)
+        await connection.send(chunk(b"all of it") + LAST_CHUNK)
+        assert await sink.ended() == "eof"
+        assert transport.is_reading()
+
+
 async def test_a_reply_that_has_ended_leaves_the_next_one_on_its_connection_alone(
     upstream: RawUpstream, session: aiohttp.ClientSession
 ) -> None:

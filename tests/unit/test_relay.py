@@ -222,6 +222,14 @@ def test_a_coded_body_is_decoded_for_policies() -> None:
     scene.assert_released(COMPLETE, "end")
 
 
+def test_a_coded_whole_body_goes_out_decoded_and_loses_its_etag() -> None:
+    fields = {"Content-Encoding": "gzip", "ETag": '"x"', "Content-Length": "40"}
+    scene = Scene(link(Hooks()), reading=Reading(JSON, headers=fields)).begin(gzip.compress(DOCUMENT))
+    scene.reading.eof()
+    assert scene.client.body == DOCUMENT
+    assert dict(scene.client.head.headers) == {"Content-Type": JSON, "Content-Length": str(len(DOCUMENT))}
+
+
 def test_a_coding_that_nobody_here_can_read_is_refused() -> None:
     scene = Scene(link(Hooks()), reading=Reading(headers={"Content-Encoding": "lzma2"}))
     scene.relay.start()
@@ -325,6 +333,14 @@ def test_a_reply_without_a_body_is_only_a_head(method: str, status: int, content
     scene.reading.eof()
     assert "events" not in hooks.told
     scene.assert_released(COMPLETE, "end")
+
+
+def test_a_reply_without_a_body_is_no_stream() -> None:
+    scene = Scene(method="HEAD", encoder=(encoder := Shout(declines=True))).begin()
+    assert encoder.streaming is False
+    scene.reading.fail(UpstreamError())
+    assert scene.client.writes == []
+    scene.assert_released(Outcome.of("upstream_reset"), "abort")
 
 
 def test_a_length_without_a_body_stays_where_no_policy_would_read_it() -> None:
@@ -609,6 +625,13 @@ def test_an_encoder_that_raises_at_the_last_event_of_the_end() -> None:
     scene.assert_released(Outcome.of("policy_error", "squeeze"), "abort")
 
 
+def test_an_encoder_that_raises_at_the_words_before_a_read() -> None:
+    """A policy fails at the read's arrival, what a later one says to that cannot be coded: the read goes nowhere."""
+    fails, speaks = Hooks(activity=raising), Hooks(cut=lambda now: [comment()])
+    scene = Scene(link(fails, Sees.ACTIVITY), link(speaks, Sees.ACTIVITY), encoder=Shout(raises_in="encode")).begin(A)
+    scene.assert_released(Outcome.of("policy_error", "squeeze"), "abort")
+
+
 def test_an_encoder_that_raises_at_the_head() -> None:
     scene = Scene(encoder=Shout(raises_in="on_response")).begin()
     assert (scene.client.status, error_code(scene.client.body)) == (500, "policy_error")
@@ -765,10 +788,11 @@ def test_a_reply_that_opened_early_is_a_coded_stream_where_an_encoder_is() -> No
 
 
 def test_policies_of_the_exchange_are_given_the_stream_that_opened_early() -> None:
-    heads: list[ResponseHead] = []
-    scene = opened_early(link(Hooks(response=lambda head: heads.append(head))))
+    streams: list[DialectStream | None] = []
+    scene = opened_early(link(Hooks(response=lambda head: streams.append(head.stream))))
     scene.relay.respond(scene.reading)
-    assert heads[0].stream is scene.client.head.stream is not None
+    assert streams == [scene.client.head.stream]
+    assert streams != [None]
 
 
 def test_a_coded_body_after_an_early_head_is_decoded() -> None:
@@ -821,6 +845,24 @@ def test_what_the_exchanges_policies_say_first_opens_the_reply_too() -> None:
     scene.relay.start()
     scene.loop.advance(1)
     assert scene.client.body == b": first\n\n"
+
+
+def test_an_answer_that_comes_after_the_end_is_not_read() -> None:
+    """The exchange's part has ended; what the attachment's part holds keeps the exchange open."""
+    ends = Hooks(timer=in_turn([comment("first")], Stop("enough", events=[comment("last")])), wake_at=1001.0)
+    holds = Hooks(events=lambda events, now: Pause(60, [], events) if 1002 <= now < 1062 else events)
+    scene = Scene(link(ends, Sees.NOTHING), attachment=[link(holds, stage=Stage.RESTORE)])
+    scene.relay.start()
+    scene.loop.advance(1)
+    ends.wake_at = 1002.0
+    scene.relay.poke(holds)
+    scene.loop.advance(1)
+    scene.relay.respond(scene.reading)
+    scene.loop.advance(60)
+    assert scene.client.body.startswith(b": first\n\n: last\n\nevent: error\n")
+    assert "attach" not in scene.reading.calls
+    assert scene.reading.closed
+    scene.assert_released(Outcome(OutcomeKind.STOPPED, "policy", "enough"), "end")
 
 
 def test_an_upstream_that_is_in_time_keeps_its_head() -> None:
@@ -927,9 +969,14 @@ def test_an_interim_reply_that_comes_too_late_is_dropped() -> None:
     scene = opened_early()
     scene.relay.informational(103, Headers())
     assert len(scene.client.calls) == 2
+
+
+def test_an_interim_reply_for_a_client_that_has_left_is_dropped() -> None:
+    scene = Scene()
+    scene.relay.start()
     scene.relay.client_gone()
     scene.relay.informational(103, Headers())
-    assert len(scene.client.calls) == 2
+    assert scene.client.calls == []
 
 
 def test_an_interim_reply_that_cannot_be_sent_stays_in_this_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1119,6 +1166,7 @@ def test_nothing_reaches_anybody_after_the_outcome(end: Callable[[Scene], None])
     scene = Scene(link(hooks := Hooks()), attachment=[heart(Hooks())], encoder=Shout())
     end(scene)
     outcome, calls, timers = scene.outcome, len(scene.client.calls), len(scene.loop.timers)
+    received = scene.relay.upstream_bytes
     finished = scene.relay.on_finished = raising
     assert finished is raising
     scene.relay.feed(A)
@@ -1137,6 +1185,7 @@ def test_nothing_reaches_anybody_after_the_outcome(end: Callable[[Scene], None])
     assert (len(scene.client.calls), len(scene.loop.timers)) == (calls, timers)
     assert late.calls == ["close"]
     assert scene.relay.errors == []
+    assert scene.relay.upstream_bytes == received
 
 
 def test_whoever_waits_is_told_once_everything_is_released() -> None:
