@@ -37,6 +37,10 @@ class Downstream(Protocol):
     def reset(self) -> None:
         """Drop the connection at once, with what was not read yet."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the client has not taken yet, as far as can be known."""
+
 
 class EncoderFailed(Exception):
     """The encoder of `policy` raised, and what is sent can no longer be decoded."""
@@ -117,6 +121,18 @@ class Attachment:
     def abort(self) -> None:
         """The reply is broken off."""
         self._downstream.abort()
+
+    def answer_unseen(self, head: ResponseHead) -> None:
+        """Send a head without a body, and end; no policy sees it."""
+        self._downstream.send_head(head)
+        self.opened = True
+        self.status = head.status
+        self._downstream.end()
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the body that the client has taken; only its growth means anything."""
+        return self.written - self._downstream.unsent
 
     def reset(self) -> None:
         """The client does not read any more."""

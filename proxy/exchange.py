@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .attachment import Attachment, Downstream
 from .chain import Chain, Link
 from .decoding import Decoder, Undecodable, content_coding
 from .errors import Outcome, PolicyError, RequestError, UpstreamError
-from .handover import on_informational
 from .messages import Reply, Request
 from .policy import Encoder, Policy, PolicyStream, Scope
 from .relay import Limits as RelayLimits
 from .relay import Relay
-from .upstream import Upstream
+from .sink import on_informational
+
+if TYPE_CHECKING:
+    from .upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)

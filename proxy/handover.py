@@ -12,38 +12,21 @@ informational responses (swallowed).
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import re
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-from .errors import PenstockError, UpstreamError, UpstreamGarbage, UpstreamTruncated
+from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
 from .messages import Headers
+from .sink import Informational, Sink, on_informational
 
-
-class Sink(Protocol):
-    """Where a reply's body goes. Called synchronously; must not raise. After `eof` or `failed` nothing follows."""
-
-    def feed(self, data: bytes) -> None: ...
-    def eof(self) -> None: ...
-    def failed(self, error: PenstockError) -> None: ...
-
-
-_TOKEN_PATTERN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
-
-Informational = Callable[[int, Headers], None]
-
-on_informational: contextvars.ContextVar[Informational | None] = contextvars.ContextVar(
-    "on_informational", default=None
-)
-"""Set by the exchange before it asks: called for each 1xx (not 100, not 101) before the final head (RFC 9110 §15.2)."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
 
 class _Reader(StreamReader):
@@ -83,7 +66,7 @@ class _Protocol(ResponseHandler):
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         status, headers = data[0].code, data[0].headers
-        if not all(map(_TOKEN_PATTERN.fullmatch, headers)):
+        if not all(map(_TOKEN.fullmatch, headers)):
             # aiohttp lets "Content-Length : 0" pass, which the next hop may read as the field that it is not (RFC 9112
             # §5.1).
             self.set_exception(HttpProcessingError(message="a field name is no token"))

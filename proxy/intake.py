@@ -6,19 +6,31 @@ only where it could be added to.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
-from .errors import UpstreamGarbage, UpstreamTruncated
+from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
 from .framing import Framing
 from .messages import Headers
 from .policy import Events
+
+TURN_EVENTS = 256
+"""How many events one stream may be given in one turn of the loop."""
+
+_LATEST = 4  # an answer's end may have its usage, `[DONE]` and a comment behind it
 
 # With what bytes a read ends where an event ends with it.
 _EVENT_ENDS = {Framing.SSE: (b"\n\n", b"\r\n\r\n"), Framing.NDJSON: (b"\n",)}
 
 
 class Intake:
-    """From bytes to events. `whole` is the body of a reply that is one event, once it is there."""
+    """From bytes to events, at most `TURN_EVENTS` of them at a time: one read can hold thousands of tiny ones, and a coded
+    one millions. While there is `more`, the relay lets the other streams of the process have their turn, then goes on.
+
+    `whole` is the body of a reply that is one event, once it is there.
+    """
 
     def __init__(self, stream: DialectStream, headers: Headers, *, event_bytes: int, reply_bytes: int) -> None:
         """Takes the content coding out of `headers`. Raises `UpstreamGarbage` (upstream_coding) for an unknown one."""
@@ -26,7 +38,10 @@ class Intake:
         self._stream = stream
         self._make = stream.event
         self._framer = stream.framer(reply_bytes if stream.framing is Framing.JSON else event_bytes)
-        self._read_limit = reply_bytes
+        self._reads: deque[Iterator[list[bytes]]] = deque()  # frames of reads that are not used up
+        self._ahead: list[bytes] = []
+        self._error: UpstreamError | None = None  # found looking ahead: what came before it goes first
+        self._latest: deque[bytes] = deque(maxlen=_LATEST)
         coding = content_coding(", ".join(headers.getall("Content-Encoding", ())))
         try:
             self._decoder = Decoder(coding) if coding else None
@@ -39,36 +54,79 @@ class Intake:
         """The body is not sent on in the bytes in which it came."""
         return self._decoder is not None
 
+    @property
+    def more(self) -> bool:
+        """`go_on` has more to give."""
+        return bool(self._ahead) or self._error is not None
+
     def feed(self, data: bytes) -> Events:
-        """The events that one read completes. Raises `UpstreamGarbage`."""
-        frames = self._framer.feed(data) if self._decoder is None else self._decoded(self._decoder, data)
-        make = self._make
-        return [make(frame) for frame in frames]
+        """The events that one read completes, or the first of them. Raises `UpstreamError`."""
+        if self._decoder is None and not self.more:
+            frames = self._framer.feed(data)
+            if len(frames) <= TURN_EVENTS:
+                return self._events(frames)
+            self._reads.append(_turns(frames))
+        else:
+            self._reads.append(self._frames(data))
+        if not self.more:
+            self._look_ahead()
+        return self.go_on()
+
+    def go_on(self) -> Events:
+        """The next events of what was fed. Raises `UpstreamError`."""
+        if self._error is not None and not self._ahead:
+            raise self._error
+        frames, self._ahead = self._ahead, []
+        self._look_ahead()
+        return self._events(frames)
 
     def finish(self, *, ends_with_connection: bool) -> Events:
-        """What is left at the end of the body. Raises `UpstreamTruncated` where that shows that it came too early: in the
-        middle of a coded body, or of an event if nothing but the lost connection says that this is the end."""
+        """What is left at the end of the body; not before all of it was given. Raises `UpstreamTruncated` where what came
+        shows that the end came too early: in the middle of a coded body, or, if nothing but the lost connection says that
+        this is the end, in the middle of an event or of an answer."""
         rest = self._framer.finish()
         if self._decoder is not None and not self._decoder.complete:
             raise UpstreamTruncated("the coded body is not complete")
-        if self._stream.framing.streaming and ends_with_connection and rest.strip():
-            raise UpstreamTruncated("the last event is not complete")
+        if self._stream.framing.streaming and ends_with_connection and (rest.strip() or self._is_open()):
+            raise UpstreamTruncated("the last event or answer is not complete")
         self.whole = rest
         return [self._make(rest)] if rest else []
 
-    def _decoded(self, decoder: Decoder, data: bytes) -> list[bytes]:
-        """The frames in one coded read, which may stand for much: but not for more than a whole reply may have."""
-        frames: list[bytes] = []
-        size = 0
+    def _is_open(self) -> bool:
+        """No answer ends in the last events, though in this dialect a complete reply does."""
+        return self._stream.terminates and not any(self._make(frame).ends for frame in self._latest)
+
+    def _events(self, frames: list[bytes]) -> Events:
+        self._latest.extend(frames[-_LATEST:])
+        make = self._make
+        return [make(frame) for frame in frames]
+
+    def _look_ahead(self) -> None:
         try:
-            for piece in decoder.feed(data):
-                size += len(piece)
-                if size > self._read_limit:
-                    raise UpstreamGarbage("one read decodes to more than the limit", "upstream_coding")
-                frames += self._framer.feed(piece)
+            while self._reads and not self._ahead:
+                frames = next(self._reads[0], None)
+                if frames is None:
+                    self._reads.popleft()
+                else:
+                    self._ahead = frames
+        except UpstreamError as exc:
+            self._error = exc
+            self._reads.clear()
+
+    def _frames(self, data: bytes) -> Iterator[list[bytes]]:
+        """The frames of one read, decoded and cut only as they are asked for."""
+        if self._decoder is None:
+            yield from _turns(self._framer.feed(data))
+            return
+        try:
+            for piece in self._decoder.feed(data):
+                yield from _turns(self._framer.feed(piece))
         except Undecodable:
             raise UpstreamGarbage("the body is not in its content coding", "upstream_coding") from None
-        return frames
+
+
+def _turns(frames: list[bytes]) -> Iterator[list[bytes]]:
+    return (frames[i : i + TURN_EVENTS] for i in range(0, len(frames), TURN_EVENTS))
 
 
 class Unread:

@@ -21,13 +21,16 @@ from .chain import CLEAN_END, Chain, Mark
 from .dialects.base import DialectStream
 from .errors import FAULTS, Outcome, OutcomeKind, PenstockError, RequestError, UpstreamError
 from .framing import Framing
-from .handover import Sink
 from .intake import Intake, Unread
 from .messages import Headers, Reply, Request, ResponseHead, end_to_end
 from .policy import Ending, Events, PolicyStream, Stage
-from .replies import WholeReply, drop_byte_exact, early_head, local_reply
+from .replies import WholeReply, bare_error, drop_byte_exact, early_head, local_reply
+from .sink import Sink
 
 P = ParamSpec("P")
+
+# A model server has no use for more than a few; a flood of them would fill the client's buffer unseen.
+_MOST_INFORMATIONAL = 16
 
 # How many events are looked at for the first content (TTFT) before it is given up: each look is a parse.
 _CONTENT_LOOKS = 16
@@ -109,6 +112,10 @@ class Relay:
         self._end_passed = False  # the exchange part's end has entered the attachment part
         self._blocked = False  # the client does not read
         self._stalled_at: float | None = None
+        self._taken = 0  # by the client, of what was written, when it was last looked at
+        self._turn_due = False
+        self._end_of_body: Callable[[], None] | None = None  # it came, but behind events that wait for their turn
+        self._informational = 0
         self._reading = True
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -264,6 +271,31 @@ class Relay:
                     self._deliver(self._chain.feed(events, now), now)
         self._settle(now)
 
+    @_guarded
+    def _go_on(self) -> None:
+        """The other streams of the process had their turn: the next events of the read."""
+        self._turn_due = False
+        if self.outcome is not None or self._intake is None or self._blocked:
+            return
+        now = self._begin()
+        try:
+            events = self._intake.go_on()
+        except UpstreamError as exc:
+            self._finish(Mark.cut(exc.details), now)
+        else:
+            self._deliver(self._chain.feed(events, now), now)
+        self._settle(now)
+        if not self._intake.more and self._end_of_body is not None:
+            end, self._end_of_body = self._end_of_body, None
+            end()
+
+    def _waits(self, end: Callable[[], None]) -> bool:
+        """Whether the end of the body, which came with `end`, has to wait for its turn."""
+        if self._intake is None or not self._intake.more:
+            return False
+        self._end_of_body = end
+        return True
+
     def _pass_through(self, data: bytes, now: float) -> None:
         if self.first_content_at is None:
             self.first_content_at = now
@@ -274,7 +306,7 @@ class Relay:
     @_guarded
     def eof(self) -> None:
         """The body is complete, as far as HTTP can tell."""
-        if self.outcome is not None:
+        if self.outcome is not None or self._waits(self.eof):
             return
         now = self._begin()
         mark = CLEAN_END
@@ -292,7 +324,7 @@ class Relay:
     @_guarded
     def failed(self, error: PenstockError) -> None:
         """The body broke off, or the request's did while the upstream was answering already."""
-        if self.outcome is None:
+        if self.outcome is None and not self._waits(functools.partial(self.failed, error)):
             now = self._begin()
             self._finish(Mark.cut(error.details, "parser" if isinstance(error, RequestError) else ""), now)
             self._settle(now)
@@ -303,6 +335,7 @@ class Relay:
     def unwritable(self) -> None:
         """The client's buffer is full."""
         self._blocked = True
+        self._taken = self._attachment.taken
         self._stalled_at = self._clock() + self._limits.write_stall_s
         if not self._busy and self.outcome is None:
             self._settle(self._begin())
@@ -327,7 +360,10 @@ class Relay:
     @_guarded
     def informational(self, status: int, headers: Headers) -> None:
         """The upstream sent a 1xx before its head."""
-        if self.outcome is None and not self._attachment.opened:
+        self._informational += 1
+        if self._informational > _MOST_INFORMATIONAL:
+            self.cut("upstream_garbage")
+        elif self.outcome is None and not self._attachment.opened and not self._blocked:
             self._attachment.send_informational(ResponseHead(status, end_to_end(headers)))
 
     # What comes out of the chain
@@ -414,6 +450,11 @@ class Relay:
             self._busy = False
             return
         reading = not (self._blocked or self._chain.paused or self._attachment.chain.paused)
+        if self._intake is not None and self._intake.more:
+            if reading and not self._turn_due:
+                self._turn_due = True
+                self._loop.call_soon(self._go_on)
+            reading = False
         if reading is not self._reading and self._source is not None:
             self._turn(reading, now)
         else:
@@ -500,7 +541,6 @@ class Relay:
         """A local reply: the proxy answers itself. Nothing has been sent yet."""
         head, body = local_reply(reply, self._request)
         self._streaming = self._flush = False
-        self._whole = None
         self._attachment.show(head)
         self._attachment.open(head, streaming=False)
         if body:
@@ -543,8 +583,19 @@ class Relay:
                 self._reply(Reply(details="internal_error"), outcome)
         except Exception as again:
             self._errors.append(("relay", again))
-            self._attachment.abort()
+            self._last_resort()
         self._close(outcome)
+
+    def _last_resort(self) -> None:
+        """Not even an error can be sent in the ordinary way: the dialect has no words for it, or a policy spoils each
+        head that it is shown."""
+        try:
+            if not self._attachment.opened:
+                self._attachment.answer_unseen(bare_error("internal_error", self._request))
+                return
+        except Exception as exc:
+            self._errors.append(("relay", exc))
+        self._attachment.abort()
 
     # Time
 
@@ -568,9 +619,12 @@ class Relay:
             return
         now = self._begin()
         if self._stalled_at is not None and self._stalled_at <= now:
-            self._attachment.reset()
-            self._abandon(Mark.cut("write_stall"), now)
-            return
+            if self._attachment.taken == self._taken:
+                self._attachment.reset()
+                self._abandon(Mark.cut("write_stall"), now)
+                return
+            self._taken = self._attachment.taken  # slowly, but it reads
+            self._stalled_at = now + self._limits.write_stall_s
         self._deliver(self._chain.timer(now), now)
         if self.outcome is None:
             self._emit(self._attachment.chain.timer(now), now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import fault
 from .forwarding import REQUEST_ID, proxy_status
 from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead
 from .policy import Events
@@ -10,7 +11,7 @@ from .policy import Events
 def local_reply(reply: Reply, request: Request) -> tuple[ResponseHead, bytes]:
     """Head and body of an answer that is not the upstream's. A body that `reply` leaves open is the dialect's error body."""
     kind, body = ("", reply.body) if reply.body is not None else request.dialect.error_body(reply.problem)
-    headers = reply.headers
+    headers = Headers(reply.headers)  # a policy may keep one Reply for all exchanges
     if kind:
         headers.setdefault("Content-Type", kind)
     if reply.status not in (204, 304):
@@ -20,6 +21,12 @@ def local_reply(reply: Reply, request: Request) -> tuple[ResponseHead, bytes]:
         headers.setdefault("Cache-Control", "no-store")
     headers[REQUEST_ID] = request.id
     return ResponseHead(reply.status, headers, local=True), body
+
+
+def bare_error(details: str, request: Request) -> ResponseHead:
+    """A head that says what a local reply would, where the dialect cannot word one."""
+    headers = Headers({"Content-Length": "0", "Proxy-Status": proxy_status(details), REQUEST_ID: request.id})
+    return ResponseHead(fault(details).status, headers, local=True)
 
 
 def early_head(request: Request) -> ResponseHead:

@@ -16,8 +16,8 @@ from yarl import URL
 from . import handover
 from .errors import RequestError, UpstreamError, UpstreamGarbage
 from .forwarding import downstream_headers, replace_credential
-from .handover import Sink
 from .messages import Headers, Request, ResponseHead
+from .sink import Sink
 
 if TYPE_CHECKING:
     from .config import Limits, UpstreamConfig

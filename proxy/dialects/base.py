@@ -146,6 +146,9 @@ class DialectStream(Protocol):
     def delivered(self, events: Sequence[Event]) -> None:
         """Told of every batch that went downstream, in order: identifiers, open choices, terminals."""
 
+    terminates: bool
+    """A complete reply ends its channels in its last events: one that only broke off can be told from it."""
+
     finished: bool
     """The reply's own terminal was delivered: nothing may follow."""
 

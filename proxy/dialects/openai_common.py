@@ -104,6 +104,7 @@ class OpenAIStream(DocumentStream):
 
     def __init__(self, framing: Framing, call: Call) -> None:
         super().__init__(framing)
+        self.terminates = framing is Framing.SSE
         self._call = call
         self._open: dict[int, bool] = {}
         """The choices delivered so far: whether more of each may come."""
@@ -184,8 +185,11 @@ class OpenAIStream(DocumentStream):
 
     def _note_states(self, raw: bytes) -> bool:
         """Look at no more of a chunk that no policy read than an ending needs; False if it is no ordinary chunk."""
+        data = sse.read_data(raw)
+        if data is None:  # a comment, or an empty event
+            return True
         try:
-            states = _decode_states(sse.read_data(raw) or b"").choices
+            states = _decode_states(data).choices
         except (ValueError, RecursionError):
             return False
         for state in states:

@@ -55,6 +55,8 @@ def every_text(holder: Any, key: str | int, path: tuple[str | int, ...] = ()) ->
 class Stream(DialectStream):
     """The part of a stream that is the same for all."""
 
+    terminates = False
+
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
         self.finished = False

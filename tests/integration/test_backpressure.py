@@ -119,3 +119,16 @@ async def test_client_that_reads_slowly_gets_everything(proxy: Penstock, upstrea
         while data := await client.read_chunk():
             received += data
     assert bytes(received) == event * 200
+
+
+async def test_connection_whose_last_read_filled_the_client_is_not_left_paused(
+    penstock: StartPenstock, upstream: RawUpstream
+) -> None:
+    """What came with the body's end stopped the reading; the next exchange on the same connection must be read again."""
+    body = b"x" * (4 * MiB)
+    upstream.script = raw_upstream.replies(reply(body))
+    proxy = penstock({"limits": {"write_buffer_bytes": 1}})
+    for _ in range(5):
+        async with connect(proxy.address, receive_buffer_bytes=4096) as client:
+            assert (await client.exchange(get("/"))).body == body
+    assert len(upstream.connections) == 1

@@ -44,6 +44,7 @@ class Loop:
         self.now = now
         self.timers: list[Timer] = []
         """Every timer that was ever set."""
+        self.soon: list[Timer] = []
 
     def time(self) -> float:
         return self.now
@@ -51,6 +52,17 @@ class Loop:
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         self.timers.append(Timer(when, callback))
         return self.timers[-1]
+
+    def call_soon(self, callback: Callable[[], object]) -> Timer:
+        self.soon.append(Timer(self.now, callback))
+        return self.soon[-1]
+
+    def turn(self) -> bool:
+        """One turn of the loop: what was asked for before it. False: nothing was."""
+        due, self.soon = self.soon, []
+        for each in due:
+            each.callback()
+        return bool(due)
 
     @property
     def pending(self) -> list[Timer]:
@@ -82,6 +94,7 @@ class Client:
         self.body = b""
         self.end_of_body = ""
         """ "end", "abort" or "reset"; "" while none of them came."""
+        self.unsent = 0
         self.on_write: Callable[[], object] = lambda: None
 
     def send_head(self, head: ResponseHead) -> None:

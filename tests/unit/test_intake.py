@@ -10,7 +10,7 @@ from proxy.dialects import choose
 from proxy.dialects.base import Call, DialectStream
 from proxy.errors import UpstreamGarbage, UpstreamTruncated
 from proxy.framing import Framing
-from proxy.intake import Intake, Unread
+from proxy.intake import TURN_EVENTS, Intake, Unread
 from proxy.messages import Headers, ResponseHead
 
 SSE, NDJSON, JSON = "text/event-stream", "application/x-ndjson", "application/json"
@@ -79,10 +79,73 @@ def test_what_is_not_in_its_coding_is_refused() -> None:
     assert caught.value.details == "upstream_coding"
 
 
-def test_one_read_cannot_stand_for_more_than_a_reply_may_have() -> None:
-    with pytest.raises(UpstreamGarbage) as caught:
-        intake(coding="gzip").feed(gzip(b": x\n\n" * 100_000))
-    assert caught.value.details == "upstream_coding"
+def test_many_events_come_in_turns_and_lose_nothing() -> None:
+    events = b": x\n\n" * 1000
+    for body, read in ((intake(), events), (intake(coding="gzip"), gzip(events))):
+        got = [body.feed(read)]
+        while body.more:
+            got.append(body.go_on())
+        assert max(map(len, got)) == TURN_EVENTS
+        assert b"".join(event.raw for turn in got for event in turn) == events
+
+
+def test_what_comes_while_there_is_more_waits_behind_it() -> None:
+    body = intake()
+    got = [body.feed(b": x\n\n" * 300), body.feed(b"data: last\n\n")]
+    while body.more:
+        got.append(body.go_on())
+    assert [len(turn) for turn in got] == [TURN_EVENTS, 300 - TURN_EVENTS, 1]
+    assert got[-1][0].raw == b"data: last\n\n"
+
+
+def test_a_small_coded_read_that_stands_for_much_is_decoded_as_it_is_taken() -> None:
+    body = intake(coding="gzip")
+    assert len(body.feed(gzip(b": x\n\n" * 1_000_000))) == TURN_EVENTS
+    assert body.more
+
+
+def test_an_error_comes_after_what_stands_before_it() -> None:
+    body = intake(coding="gzip")
+    events = body.feed(gzip(b": x\n\n" * 20_000)[:-8] + b"garbage!")
+
+    def go_on_to_the_end() -> None:
+        while True:
+            events.extend(body.go_on())
+
+    with pytest.raises(UpstreamGarbage):
+        go_on_to_the_end()
+    assert len(events) > TURN_EVENTS
+
+
+CHAT_OPEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+CHAT_STOP = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+CHAT_USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("events", "complete"),
+    [
+        ([CHAT_OPEN], False),
+        ([CHAT_STOP, CHAT_OPEN, CHAT_OPEN, CHAT_OPEN, CHAT_OPEN], False),
+        ([CHAT_OPEN, CHAT_STOP], True),
+        ([CHAT_OPEN, CHAT_STOP, CHAT_USAGE], True),
+        ([CHAT_OPEN, CHAT_STOP, CHAT_USAGE, b"data: [DONE]\n\n"], True),
+    ],
+)
+def test_an_answer_without_an_end_is_an_early_end_only_where_nothing_else_says_that_this_is_the_end(
+    events: list[bytes], complete: bool
+) -> None:
+    for ends_with_connection in (False, True):
+        head = ResponseHead(200, Headers({"Content-Type": SSE}))
+        stream = choose("openai-chat", "/").open(head, Call())
+        body = Intake(stream, head.headers, event_bytes=1000, reply_bytes=1000)
+        for event in events:
+            body.feed(event)
+        if complete or not ends_with_connection:
+            assert body.finish(ends_with_connection=ends_with_connection) == []
+        else:
+            with pytest.raises(UpstreamTruncated):
+                body.finish(ends_with_connection=True)
 
 
 def test_a_coded_body_that_ends_too_early_is_truncated() -> None:

@@ -19,6 +19,7 @@ from proxy.dialects.generic import Generic
 from proxy.dialects.openai_chat import OpenAIChat
 from proxy.errors import COMPLETE, Outcome, OutcomeKind, Problem, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from proxy.framing import Event
+from proxy.intake import TURN_EVENTS
 from proxy.messages import Headers, Reply, ResponseHead
 from proxy.policy import Encoder, Ending, Events, Pause, PolicyStream, Sees, Stage, Stop
 from proxy.relay import Relay
@@ -252,11 +253,55 @@ def test_a_coded_body_that_ends_too_early_is_truncated() -> None:
     assert b'"code":"upstream_truncated"' in scene.client.body
 
 
-def test_what_one_read_decodes_to_is_bounded() -> None:
-    bomb = gzip.compress(A * 1000)
-    assert len(bomb) < LIMITS.reply_bytes < len(A * 1000)
-    scene = Scene(link(Hooks()), reading=Reading(headers={"Content-Encoding": "gzip"})).begin(bomb)
-    scene.assert_released(Outcome.of("upstream_coding"), "end")
+def test_a_read_with_very_many_events_is_given_in_turns() -> None:
+    """Else one stream of tiny events, or one small coded read, keeps all others of the process waiting."""
+    for headers, read in (({}, A * 1000), ({"Content-Encoding": "gzip"}, gzip.compress(A * 1000))):
+        seen: list[int] = []
+
+        def look(events: Events, now: float, seen: list[int] = seen) -> Events:
+            seen.append(len(events))
+            return events
+
+        scene = Scene(link(Hooks(events=look)), reading=Reading(headers=headers)).begin(read)
+        assert (seen, scene.reading.calls[-1]) == ([TURN_EVENTS], "pause")
+        scene.reading.eof()  # it came with the read, and waits behind what is in it
+        assert scene.outcome is None
+        while scene.loop.turn():
+            pass
+        assert max(seen) == TURN_EVENTS
+        assert scene.client.body == A * 1000
+        scene.assert_released(COMPLETE, "end")
+
+
+def test_a_slow_client_is_waited_for_between_turns() -> None:
+    scene = Scene(link(Hooks()))
+    scene.client.on_write = scene.relay.unwritable
+    scene.begin(A * 1000)
+    assert not scene.loop.turn()
+    assert scene.client.body == A * TURN_EVENTS
+    scene.client.on_write = lambda: None
+    scene.relay.writable()
+    while scene.loop.turn():
+        pass
+    assert scene.client.body == A * 1000
+    assert scene.reading.calls[-1] == "resume"
+
+
+def test_an_error_far_into_a_read_comes_after_what_stands_before_it() -> None:
+    scene = Scene(link(Hooks())).begin(A * 600 + b"data: " + b"x" * LIMITS.event_bytes)
+    scene.reading.eof()
+    while scene.loop.turn():
+        pass
+    assert scene.client.body.startswith(A * 600 + b"event: error\n")
+    scene.assert_released(Outcome.of("event_too_large"), "end")
+
+
+def test_turns_that_are_due_after_the_end_do_nothing() -> None:
+    scene = Scene(link(Hooks())).begin(A * 1000)
+    scene.relay.client_gone()
+    written = scene.client.body
+    scene.loop.turn()
+    assert scene.client.body == written
 
 
 # Whole bodies
@@ -632,8 +677,11 @@ def test_an_encoder_that_raises_at_the_words_before_a_read() -> None:
     scene.assert_released(Outcome.of("policy_error", "squeeze"), "abort")
 
 
-def test_an_encoder_that_raises_at_the_head() -> None:
-    scene = Scene(encoder=Shout(raises_in="on_response")).begin()
+@pytest.mark.parametrize("reading", [Reading(), Reading(JSON)], ids=["stream", "whole"])
+def test_an_encoder_that_raises_at_the_head(reading: Reading) -> None:
+    scene = Scene(link(Hooks()), encoder=Shout(raises_in="on_response"), reading=reading).begin()
+    if scene.outcome is None:
+        reading.eof()
     assert (scene.client.status, error_code(scene.client.body)) == (500, "policy_error")
     scene.assert_released(Outcome.of("policy_error", "squeeze"), "end")
 
@@ -714,7 +762,27 @@ def test_a_fault_of_our_own_before_the_head() -> None:
 def test_a_fault_of_our_own_that_leaves_no_words() -> None:
     scene = Scene(link(Hooks()), dialect=Broken()).begin()
     assert len(scene.relay.errors) == 2
-    scene.assert_released(Outcome.of("internal_error", "relay"), "abort")
+    assert (scene.client.status, scene.client.body) == (500, b"")
+    assert scene.client.head.headers["Proxy-Status"] == 'penstock; details="internal_error"'
+    scene.assert_released(Outcome.of("internal_error", "relay"), "end")
+
+
+def test_a_policy_that_spoils_every_head_does_not_keep_the_client_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(head: ResponseHead) -> None:
+        head.headers["X-Bad"] = "a\r\nb"
+
+    scene = Scene(attachment=[link(Hooks(response=spoil), stage=Stage.ADMIT)])
+    send = scene.client.send_head
+
+    def refuse_the_spoilt(head: ResponseHead) -> None:
+        if "X-Bad" in head.headers:
+            raise ValueError("a line break")
+        send(head)
+
+    monkeypatch.setattr(scene.client, "send_head", refuse_the_spoilt)
+    scene.begin()
+    assert (scene.client.status, scene.client.body) == (500, b"")
+    scene.assert_released(Outcome.of("internal_error", "relay"), "end")
 
 
 def test_a_fault_of_our_own_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -904,6 +972,8 @@ def test_a_refusal_passes_the_attachments_streams_made_so_far() -> None:
     scene.relay.refuse(Reply(429, details="too_many"), "caps")
     assert scene.client.head.headers["Access-Control-Allow-Origin"] == "*"
     assert scene.client.head.headers["Content-Encoding"] == "shout"
+    assert scene.client.body.endswith(b".")
+    assert b"|" not in scene.client.body  # in one piece
     assert (cors.told, other.told) == (["response", "close"], ["close"])
     scene.assert_released(Outcome(OutcomeKind.REFUSED, "caps", "too_many"), "end")
 
@@ -953,7 +1023,40 @@ def test_a_refusal_that_cannot_be_sent_is_a_fault_of_our_own(monkeypatch: pytest
     scene.assert_released(Outcome.of("internal_error", "relay"), "abort")
 
 
+# Slow clients
+
+
+def test_a_client_that_reads_slowly_is_no_client_that_stopped() -> None:
+    scene = Scene(link(Hooks())).begin(A * 10)
+    scene.client.unsent = len(A * 10)
+    scene.relay.unwritable()
+    for _ in range(5):
+        scene.client.unsent -= 1
+        scene.loop.advance(LIMITS.write_stall_s)
+        assert scene.outcome is None
+    scene.loop.advance(LIMITS.write_stall_s)
+    scene.assert_released(Outcome.of("write_stall"), "reset")
+
+
 # Interim replies
+
+
+def test_a_flood_of_interim_replies_is_no_answer() -> None:
+    scene = Scene()
+    scene.relay.start()
+    for _ in range(100):
+        scene.relay.informational(103, Headers({"Link": "</a>"}))
+    assert [what for what, _ in scene.client.calls].count("informational") == 16
+    assert scene.client.status == 502
+    scene.assert_released(Outcome.of("upstream_garbage"), "end")
+
+
+def test_interim_replies_are_dropped_while_the_client_does_not_read() -> None:
+    scene = Scene()
+    scene.relay.start()
+    scene.relay.unwritable()
+    scene.relay.informational(103, Headers({"Link": "</a>"}))
+    assert scene.client.calls == []
 
 
 def test_an_interim_reply_is_passed_on_without_what_ends_at_this_hop() -> None:
@@ -1256,6 +1359,14 @@ def test_first_content_is_given_up_for_a_stream_that_has_none() -> None:
     assert scene.relay.first_content_at is None
     scene.loop.advance(1)
     scene.reading.feed(b'data: {"text": ""}\n\n')
+    assert scene.relay.first_content_at == 1001.0
+
+
+def test_first_content_of_a_whole_reply_is_the_reply() -> None:
+    scene = Scene(link(Hooks()), reading=Reading(JSON)).begin(DOCUMENT)
+    scene.loop.advance(1)
+    assert scene.relay.first_content_at is None
+    scene.reading.eof()
     assert scene.relay.first_content_at == 1001.0
 
 
