@@ -12,7 +12,7 @@ COPY proxy proxy
 COPY policies policies
 # The environment has no pip of its own. Byte code is checked by hash, not by time stamp: the same sources, the same bytes.
 RUN python -m venv --without-pip /opt/penstock \
-    && python -m pip --python /opt/penstock install --no-cache-dir --no-compile --disable-pip-version-check ".[fast]" \
+    && python -m pip --python /opt/penstock install --no-cache-dir --no-compile --disable-pip-version-check ".[fast,redis]" \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/penstock
 
 FROM python:3.13-slim-trixie

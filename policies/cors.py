@@ -21,13 +21,12 @@ from pydantic import AfterValidator, Field, model_validator
 from proxy.fields import add_vary
 from proxy.messages import Headers, Reply, Request, ResponseHead
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage
-from proxy.values import Count
+from proxy.values import TCHARS, Count, Token
 
 _LABELS = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(?:(?:\*\.)?{_LABELS}|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
-_LIST = re.compile(rf"{_TCHARS}(?:[ \t]*,[ \t]*{_TCHARS})*")
+_LIST = re.compile(rf"{TCHARS}(?:[ \t]*,[ \t]*{TCHARS})*")
 
 _EXPOSED = (
     "X-Request-Id", "Request-Id", "Retry-After", "Retry-After-Ms", "X-Should-Retry", "RateLimit", "RateLimit-Policy",
@@ -57,7 +56,6 @@ def _permitted(listed: Sequence[str], asked: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
-Token = Annotated[str, Field(pattern=f"^{_TCHARS}$")]
 
 
 class CorsConfig(PolicyConfig):

@@ -23,10 +23,14 @@ What stands around them:
     config.py (values.py, problems.py, secrets.py)   strict TOML to frozen objects, every error at once
     registry.py      entry points to policy classes      assembly.py   configuration to what runs
     accesslog.py     one line per exchange               metrics.py    Prometheus
+    supervisor.py    several processes, kept alive       worker.py     one of them; the channel between the two
+    merging.py       their metrics on one page           listening.py  addresses, alone or shared
+    state.py (state_memory.py, state_redis.py, state_scripts.py)   what holds across processes: counters, leases
+    identity.py      who a request counts for            ratelimit.py  what limits say in header fields
     fields.py        header field values                 decoding.py   content codings of what policies must read
     admin.py         health, readiness, metrics          demo.py       a small model server to try it with
     testing.py       helpers for policy authors          __main__.py   the command line
 
-The border: server, downstream, upstream, handover, relay, listening, admin (and demo) do I/O and say so in their first
-line. All else is data in, data out: no socket, clock, task or lock; time is a value.
+The border: server, downstream, upstream, handover, relay, listening, admin, state_redis, supervisor, worker (and demo) do
+I/O and say so in their first line. All else is data in, data out: no socket, clock, task or lock; time is a value.
 """

@@ -1,4 +1,4 @@
-"""The command line, and nothing else: `penstock run`, `check`, `policies`, `demo`.
+"""The command line, and nothing else: `penstock run`, `check`, `policies`, `hash-key`, `demo`.
 
 Exit status: 0 done; 1 the machine would not (an address in use ...); 2 a mistake of the operator's, each told in a line
 on stderr; 130 interrupted.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from .catalogue import catalogue
 from .config import Config, load
 from .errors import ConfigError
+from .identity import digest
 from .registry import DISTRIBUTION, Registry, intruders
+from .values import check_name
 
 _FAILED, _MISTAKEN, _INTERRUPTED = 1, 2, 130
+_KEY_BYTES = 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
-    from .server import run  # the other commands need no server, and start in half the time without
-
+    # The other commands need no server, and start in half the time without.
+    if config.server.workers > 1:
+        from .supervisor import run
+    else:
+        from .server import run
     return run(config)
 
 
@@ -60,6 +67,16 @@ def _policies(arguments: argparse.Namespace) -> int:
     for line in catalogue(Registry.scan()):
         print(line)
     print("Every [[policy]] table also takes `use`, `name`, `routes` and `on_error`; see config.example.toml.")
+    return 0
+
+
+def _hash_key(arguments: argparse.Namespace) -> int:
+    key = f"{DISTRIBUTION}-{secrets.token_urlsafe(_KEY_BYTES)}"
+    fields = {"id": arguments.id, "sha256": digest(key).hex(), "tenant": arguments.tenant}
+    print("The key, for the client. It is kept nowhere:", file=sys.stderr)
+    print(key)
+    print('Its entry, for `keys` of policy "auth" or of its `keys_file`:', file=sys.stderr)
+    print("{ " + ", ".join(f'{name} = "{value}"' for name, value in fields.items() if value) + " },")
     return 0
 
 
@@ -102,10 +119,20 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(name, command, help).add_argument("--config", required=True, metavar="FILE", help="TOML file")
     add("policies", _policies, "list the policies that are installed, with their keys")
+    hash_key = add("hash-key", _hash_key, "make an API key for a client of policy auth, and its configuration entry")
+    hash_key.add_argument("id", type=_name, metavar="ID", help="what the key is called in logs and limits")
+    hash_key.add_argument("--tenant", type=_name, metavar="NAME", help="what counts together with other keys")
     add("demo", _demo, "serve a small demo model").add_argument(
         "--listen", default="127.0.0.1:8000", metavar="ADDRESS", help="host:port to serve on (default: %(default)s)"
     )
     return parser
+
+
+def _name(given: str) -> str:
+    try:
+        return check_name(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _version() -> str:

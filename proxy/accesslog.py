@@ -3,6 +3,9 @@
 Both are JSON, one object a line, and both go through a `LineWriter`: a bounded queue and one thread, so that a reader
 that stopped reading can never stop the event loop. What does not fit is dropped and counted. Lines hold no content, no
 query string and no secret, and are plain ASCII, so that nothing a client sends can forge a line or steer a terminal.
+
+Several workers write to the same stdout and stderr. Their lines never mix: each is one `write` of at most PIPE_BUF bytes,
+which a pipe takes whole or not at all (pipe(7)), as files do with writes of any size; what is too long is shortened.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from .errors import OutcomeKind, fault
 
 QUEUE_LINES = 10_000
 MAX_TEXT = 1024  # characters of any one text in a line: a path may be as long as the request line's limit allows
+MAX_LINE_BYTES = 4096  # PIPE_BUF on Linux; the line's end included
 STDOUT, STDERR = 1, 2
 
 logger = logging.getLogger(__name__)
@@ -174,19 +179,24 @@ def access_line(record: Record) -> str:
     )
 
 
-def configure_logging(level: str) -> None:
-    """Send the operational log of the whole process to stderr as JSON lines; `level` is a name such as "info"."""
-    logging.basicConfig(handlers=[JSONHandler()], level=level.upper(), force=True)
+def configure_logging(level: str, fields: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Send the operational log of the whole process to stderr as JSON lines, each with `fields`; `level` is a name such
+    as "info"."""
+    logging.basicConfig(handlers=[JSONHandler(fields=fields)], level=level.upper(), force=True)
 
 
 class JSONHandler(logging.Handler):
     """One JSON line per log record, through a `LineWriter`. After a loss the next line says how many.
 
-    A call's `extra={"fields": {...}}` adds keys to its line, for whoever reads the log by program.
+    `fields` are in every line. A call's `extra={"fields": {...}}` adds keys to its line, for whoever reads the log by
+    program.
     """
 
-    def __init__(self, fd: int = STDERR, *, capacity: int = QUEUE_LINES) -> None:
+    def __init__(
+        self, fd: int = STDERR, *, fields: Mapping[str, Any] = MappingProxyType({}), capacity: int = QUEUE_LINES
+    ) -> None:
         super().__init__()
+        self._fields = fields
         self._dropped = 0
         self._lines: LineWriter[str] = LineWriter(fd, str, self._lost, capacity=capacity)
         self._lines.start("log")
@@ -194,7 +204,7 @@ class JSONHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         dropped = self._dropped
         try:
-            line = _line(record, dropped)
+            line = _line(record, self._fields, dropped)
         except Exception:  # the arguments of a log call do not fit its message: said where the standard library says it
             self.handleError(record)
             return
@@ -210,12 +220,13 @@ class JSONHandler(logging.Handler):
         self._dropped += 1
 
 
-def _line(record: logging.LogRecord, dropped: int) -> str:
+def _line(record: logging.LogRecord, fields: Mapping[str, Any], dropped: int) -> str:
     document: dict[str, Any] = {
         "time": _utc(record.created),
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": record.getMessage(),
+        **fields,
         **getattr(record, "fields", {}),
     }
     if record.exc_info:
@@ -239,15 +250,23 @@ def _utc(seconds: float) -> str:
 
 
 def _json(document: dict[str, Any]) -> str:
-    return json.dumps(_bounded(document), separators=(",", ":"))
+    """`document` as a line, without its end. Texts, and what is nested, are cut as far as the line's limit demands."""
+    for longest in (MAX_TEXT, 256, 64, 16):
+        line = json.dumps({key: _cut(item, longest) for key, item in document.items()}, separators=(",", ":"))
+        if len(line) < MAX_LINE_BYTES:
+            return line
+    return json.dumps({key: _cut(item, 0) for key, item in document.items()}, separators=(",", ":"))
 
 
-def _bounded(value: Any) -> Any:
-    """`value` with every text cut at `MAX_TEXT` characters, the cut shown."""
+def _cut(value: Any, longest: int) -> Any:
+    """`value` with at most `longest` characters in a text, and fewer items in what is nested; every cut is shown."""
+    items = longest // 16
     if isinstance(value, str):
-        return value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + "..."
+        return value if len(value) <= longest else value[:longest] + "..."
     if isinstance(value, dict):
-        return {key: _bounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_bounded(item) for item in value]
+        kept = {key: _cut(item, longest) for key, item in list(value.items())[:items]}
+        return kept if len(value) <= items else {**kept, "...": len(value) - items}
+    if isinstance(value, list):  # of a traceback the end says most
+        last = [_cut(item, longest) for item in value[max(0, len(value) - items) :]]
+        return last if len(value) <= items else ["...", *last]
     return value

@@ -2,6 +2,7 @@
 
     /healthz   200 while the process lives: restart it where this does not answer
     /readyz    200 once it serves, 503 with the reason before that and while it drains: send it no new clients
+               (of several workers: 200 while one of them serves)
     /metrics   Prometheus text or OpenMetrics, as the scraper prefers
 
 On loopback by default: what it says is for operators only.
@@ -10,21 +11,36 @@ On loopback by default: what it says is for operators only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
 
 from .listening import listen
-from .metrics import Metrics
 from .values import TCPAddress, UnixAddress
 
 
-class Admin:
-    """`ready` gives None when new clients are welcome, else the reason why not."""
+class Exposed(Protocol):
+    """What has metrics to tell. Called in a thread."""
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], str | None]) -> None:
+    def expose(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body of `/metrics`, in the format that this value of Accept prefers."""
+
+
+async def _nothing() -> None:
+    pass
+
+
+class Admin:
+    """`ready` gives None when new clients are welcome, else the reason why not. `refresh` is awaited before `metrics`
+    are exposed."""
+
+    def __init__(
+        self, metrics: Exposed, ready: Callable[[], str | None], refresh: Callable[[], Awaitable[None]] = _nothing
+    ) -> None:
         self._metrics = metrics
         self._ready = ready
+        self._refresh = refresh
         self._runner: web.AppRunner | None = None
         self._address: TCPAddress | UnixAddress | None = None
 
@@ -58,6 +74,7 @@ class Admin:
         return web.Response(text="ready\n") if reason is None else web.Response(status=503, text=f"{reason}\n")
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
+        await self._refresh()
         # In a thread: reading /proc and writing some thousand lines would hold up every stream of the process.
         accept = ",".join(request.headers.getall("Accept", ()))
         content_type, body = await asyncio.to_thread(self._metrics.expose, accept)

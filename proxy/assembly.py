@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .config import Config
+from .config import Config, StateConfig
 from .errors import PolicyError
 from .exchange import Place, Route
 from .metrics import Metrics
 from .policy import Policy, PolicyStream
 from .routing import RouteTable
+from .state import Store
+from .state_memory import MemoryStore
 from .upstream import Upstream
+from .values import MEMORY
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +32,11 @@ def describe(exc: BaseException) -> str:
 
 
 class PolicyHost:
-    """`policy.Host` for one policy: its name, the clock, supervised background work, its counters."""
+    """`policy.Host` for one policy: its name, the state store, the clock, supervised background work, its counters."""
 
-    def __init__(self, name: str, metrics: Metrics) -> None:
+    def __init__(self, name: str, metrics: Metrics, state: Store) -> None:
         self.name = name
+        self.state = state
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,16 +66,26 @@ class PolicyHost:
             task.cancel()
 
 
+def make_store(table: StateConfig) -> Store:
+    """The store that `[state]` asks for, not yet started."""
+    if table.url == MEMORY:
+        return MemoryStore(table.max_keys)
+    from .state_redis import RedisStore  # its client is an extra
+
+    return RedisStore(table)
+
+
 class Assembly:
     """Everything that exchanges share. `start` before the first, `stop` after the last, also after a failed `start`."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.upstreams = {name: Upstream(name, table, config.limits) for name, table in config.upstreams.items()}
+        self.state = make_store(config.state)
         self._policies: list[tuple[Policy[Any], PolicyHost]] = []
         self._begun: list[tuple[Policy[Any], PolicyHost]] = []  # those whose `start` was called
         places: dict[str, Place] = {}
         for entry in config.policies:
-            host = PolicyHost(entry.name, metrics)
+            host = PolicyHost(entry.name, metrics, self.state)
             try:
                 policy = entry.policy_class(entry.config, host)
             except Exception as exc:
@@ -94,6 +108,7 @@ class Assembly:
     async def start(self) -> None:
         for upstream in self.upstreams.values():
             await upstream.start()
+        await self.state.start()
         for policy, host in self._policies:
             self._begun.append((policy, host))
             try:
@@ -109,5 +124,6 @@ class Assembly:
                 await policy.stop()
             except Exception as exc:
                 logger.error("policy %s did not stop: %s", host.name, describe(exc))
+        await self.state.stop()
         for upstream in self.upstreams.values():
             await upstream.stop()

@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .registry import PolicyClass, Registry, Unusable
@@ -70,6 +71,8 @@ def words(annotation: Any) -> str:
         return " or ".join(words(branch) for branch in arguments if branch is not types.NoneType)
     if origin in _LISTS:
         return f"list of {words(arguments[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{{ {', '.join(annotation.model_fields)} }}"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return " | ".join(json.dumps(member.value) for member in annotation)
     return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))

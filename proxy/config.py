@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from .dialects import AUTO, DIALECTS
 from .errors import ConfigError, ConfigProblem
@@ -23,16 +24,19 @@ from .problems import ModelT, check, listed, nearest, quoted
 from .registry import COMMON_KEYS, Placed, PolicyClass, PolicyTable, Registry, Unusable, check_order
 from .secrets import Secret, reason
 from .values import (
+    MEMORY,
     Address,
     CAFile,
     Count,
     HostName,
     MisspeltError,
+    Name,
     OptionalAddress,
     PathPrefix,
     Positive,
     Seconds,
     SecondsOrZero,
+    StateUrl,
     Table,
     TCPAddress,
     Url,
@@ -40,6 +44,7 @@ from .values import (
 )
 
 MAX_FILE_BYTES = 1 << 20
+MAX_WORKERS = 256
 
 
 def _dialect(given: str) -> str:
@@ -63,6 +68,7 @@ class AdminConfig(Table):
 class ServerConfig(Table):
     """`[server]`"""
 
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
     drain_s: SecondsOrZero = 30.0
     trusted_proxies: Count = 0
 
@@ -84,6 +90,31 @@ class Limits(Table):
     keepalive_s: Seconds = 75.0
     connections: Positive = 10000
     connections_per_ip: Count = 0
+
+
+class StateConfig(Table):
+    """`[state]`: where counters and leases are kept."""
+
+    url: StateUrl = MEMORY
+    username: str | None = None
+    password: Secret | None = None
+    ca_file: CAFile | None = None
+    prefix: Name = "penstock"
+    timeout_ms: Positive = 250
+    connections: Positive = 16
+    max_keys: Positive = 1000000
+
+    @model_validator(mode="after")
+    def _keys_have_a_use(self) -> StateConfig:
+        if self.url == MEMORY and (self.username is not None or self.password is not None):
+            raise ValueError(f'has a `username` or `password`, but its `url` is "{MEMORY}"')
+        if self.ca_file is not None and not self.url.startswith("rediss://"):
+            raise ValueError(
+                'has a `ca_file`, but its `url` does not begin with "rediss://": nothing would be encrypted'
+            )
+        if self.url != MEMORY and find_spec("redis") is None:
+            raise ValueError('needs the Redis client for its `url`, an extra: pip install "penstock[redis]"')
+        return self
 
 
 class LogConfig(Table):
@@ -136,12 +167,17 @@ class PolicyEntry:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One whole, checked configuration file. `policies` is in the order of the file."""
+    """One whole, checked configuration file. `policies` is in the order of the file.
 
+    `file` and `data` are what it was read from: `parse` makes the same of them in another process."""
+
+    file: str
+    data: bytes = field(repr=False)
     listeners: Mapping[str, ListenerConfig]
     admin: AdminConfig
     server: ServerConfig
     limits: Limits
+    state: StateConfig
     log: LogConfig
     upstreams: Mapping[str, UpstreamConfig]
     routes: Mapping[str, RouteConfig]
@@ -154,55 +190,70 @@ class Config:
 
 def load(path: str | Path) -> Config:
     """Read and check a configuration file. Raises `ConfigError` with all that is wrong in it."""
-    loader = _Loader(_parse(Path(path)), Registry.scan())
+    return parse(str(path), _read(Path(path)))
+
+
+def parse(file: str, data: bytes) -> Config:
+    """Check a configuration file that has been read. Raises `ConfigError` with all that is wrong in it."""
+    loader = _Loader(_document(file, data), Registry.scan())
     loader.unknown_tables()
     loader.route_references()
     config = Config(
+        file=file,
+        data=data,
         listeners=loader.named("listeners", ListenerConfig),
         admin=loader.single("admin", AdminConfig),
         server=loader.single("server", ServerConfig),
         limits=loader.single("limits", Limits),
+        state=loader.single("state", StateConfig),
         log=loader.single("log", LogConfig),
         upstreams=loader.named("upstreams", UpstreamConfig),
         routes=loader.named("routes", RouteConfig),
         policies=loader.policies(),
     )
-    problems = [*loader.problems, *_same_addresses(config), *_same_requests(config.routes)]
+    problems = [*loader.problems, *_same_addresses(config), *_same_requests(config.routes), *_unshared(config)]
     if problems:
-        raise ConfigError(str(path), problems)
+        raise ConfigError(file, problems)
     return config
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """The file as plain dicts and lists. Raises `ConfigError`."""
+def _wrong(file: str, message: str) -> ConfigError:
+    """The whole file is wrong."""
+    return ConfigError(file, [ConfigProblem("", "", message)])
 
-    def wrong(message: str) -> ConfigError:
-        return ConfigError(str(path), [ConfigProblem("", "", message)])
 
+def _read(path: Path) -> bytes:
+    """Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise wrong(f"cannot be read: {reason(error)}") from None
+        raise _wrong(str(path), f"cannot be read: {reason(error)}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise wrong(f"is larger than {MAX_FILE_BYTES} bytes")
+        raise _wrong(str(path), f"is larger than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _document(file: str, data: bytes) -> dict[str, Any]:
+    """The file as plain dicts and lists. Raises `ConfigError`."""
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise wrong(f"is not UTF-8 text (at line {line})") from None
+        raise _wrong(file, f"is not UTF-8 text (at line {line})") from None
     except RecursionError:
-        raise wrong("is not a configuration: its values are nested too deeply") from None
+        raise _wrong(file, "is not a configuration: its values are nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
-        raise wrong(f"is not valid TOML: {error}") from None
+        raise _wrong(file, f"is not valid TOML: {error}") from None
     except ValueError:  # Python's own guard against numbers of thousands of digits
-        raise wrong("is not a configuration: it holds a number that is too long to read") from None
+        raise _wrong(file, "is not a configuration: it holds a number that is too long to read") from None
 
 
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "admin": AdminConfig,
     "server": ServerConfig,
     "limits": Limits,
+    "state": StateConfig,
     "log": LogConfig,
 }
 _ROOT = ("listeners", *_SINGLE, "upstreams", "routes", "policy")
@@ -373,3 +424,13 @@ def _same_requests(routes: Mapping[str, RouteConfig]) -> Iterator[ConfigProblem]
         if one.path == other.path and (set(one.hosts) & set(other.hosts) or not (one.hosts or other.hosts)):
             message = f"takes the same requests as [routes.{quoted(first)}]: same path, same host"
             yield ConfigProblem(f"routes.{quoted(second)}", "path", message)
+
+
+def _unshared(config: Config) -> Iterator[ConfigProblem]:
+    policies = [quoted(entry.name) for entry in config.policies if entry.policy_class.needs_state]
+    if config.server.workers > 1 and config.state.url == MEMORY and policies:
+        message = (
+            f"with `workers = {config.server.workers}` these policies need a state that all of them share, such as "
+            f'"redis://127.0.0.1:6379": {", ".join(policies)}'
+        )
+        yield ConfigProblem("state", "url", message)

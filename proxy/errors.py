@@ -9,6 +9,7 @@ The tree says whose fault it was; foreign exceptions (aiohttp, ssl, OSError) are
     ├── UpstreamError        the model server's
     │   ├── UpstreamTruncated    EOF too early
     │   └── UpstreamGarbage      not HTTP, not decodable, not within the limits
+    ├── StateError           the state store's: down, or slower than its bound
     └── PolicyError          ours or a policy author's: a policy raised or broke the contract
 
 `FAULTS` is the one table from a fault's machine-readable `details` to the status a client sees when the head has not
@@ -40,7 +41,7 @@ class OutcomeKind(enum.Enum):
 
 
 class Fault(NamedTuple):
-    """One row of `FAULTS`."""
+    """One row of `FAULTS`. An `outcome` STOPPED is REFUSED where it is a policy's answer at admission."""
 
     status: int
     outcome: OutcomeKind
@@ -69,6 +70,12 @@ FAULTS: dict[str, Fault] = {
     "upgrade_refused": Fault(501, _K.REFUSED, _I, "This protocol upgrade is not configured."),
     "too_many_connections": Fault(503, _K.REFUSED, _W, "Too many connections are open; try again later."),
     "draining": Fault(503, _K.REFUSED, _I, "This server is shutting down; try again."),
+    "unauthorized": Fault(401, _K.REFUSED, _I, "A valid API key is needed."),
+    # what it used up; in the middle of a stream the same is a policy's stop
+    "request_rate": Fault(429, _K.STOPPED, _I, "Too many requests; try again later."),
+    "stream_cap": Fault(429, _K.STOPPED, _I, "Too many requests at the same time; try again later."),
+    "token_limit": Fault(429, _K.STOPPED, _I, "The token budget is used up; try again later."),
+    "state_unavailable": Fault(503, _K.STOPPED, _W, "The limits of this server cannot be checked; try again later."),
     # what the model server did
     "upstream_unreachable": Fault(502, _K.UPSTREAM_ERROR, _W, "The model server could not be reached."),
     "upstream_tls": Fault(502, _K.UPSTREAM_ERROR, _W, "The model server's certificate could not be verified."),
@@ -190,6 +197,12 @@ class UpstreamGarbage(UpstreamError):
     """Bytes that are no answer."""
 
     details = "upstream_garbage"
+
+
+class StateError(PenstockError):
+    """The state store is down or slower than its bound: what was asked of it may or may not have happened."""
+
+    details = "state_unavailable"
 
 
 class PolicyError(PenstockError):

@@ -19,9 +19,13 @@ def weights(values: Iterable[str]) -> dict[str, float]:
     return {match[1]: float(match[2] or 1) for match in found if match}
 
 
+def append(headers: Headers, name: str, *elements: str) -> None:
+    """Add to a field that is a list; it is one line afterwards."""
+    headers[name] = ", ".join(filter(None, (*headers.popall(name, ()), *elements)))
+
+
 def add_vary(headers: Headers, name: str) -> None:
     """Say once that the reply depends on the request field `name`; what the upstream said stays, "*" says it all."""
-    stated = headers.getall("Vary", ())
-    known = tokens(stated)
+    known = tokens(headers.getall("Vary", ()))
     if "*" not in known and name.lower() not in known:
-        headers["Vary"] = ", ".join([*filter(None, stated), name])
+        append(headers, "Vary", name)

@@ -11,11 +11,12 @@ import uuid
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_plus
 
+from .fields import append
 from .messages import Headers, end_to_end
 
 PSEUDONYM = "penstock"
 REQUEST_ID = "X-Request-Id"
-_CREDENTIALS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")
+CREDENTIAL_FIELDS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")  # OpenAI, Anthropic, Gemini, Azure
 _CREDENTIAL_QUERY = ("key",)  # Gemini's ?key=
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _PLAIN_STRING = re.compile(r"[ !#-\[\]-~]*")  # RFC 8941 §3.3.3, what needs no escape
@@ -43,16 +44,22 @@ def client_address(headers: Headers, peer: str, trusted_proxies: int) -> str:
     Each front appends to X-Forwarded-For the address it was reached from, so what counts is read from the right; all
     that stands further left is the client's own claim. A field that is too short or no address counts for the peer.
     """
-    if trusted_proxies == 0:
+    if not came_through(headers, trusted_proxies):
         return peer
-    hops = [hop.strip() for value in headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
-    if len(hops) < trusted_proxies:
-        return peer
-    hop = hops[-trusted_proxies].removeprefix("[").removesuffix("]")
+    hop = _hops(headers)[-trusted_proxies].removeprefix("[").removesuffix("]")
     try:
         return str(ipaddress.ip_address(hop))
     except ValueError:
         return peer
+
+
+def came_through(headers: Headers, trusted_proxies: int) -> bool:
+    """Whether there are trusted fronts, and each of them left its mark; else the client can have got past them."""
+    return 0 < trusted_proxies <= len(_hops(headers))
+
+
+def _hops(headers: Headers) -> list[str]:
+    return [hop.strip() for value in headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
 
 
 def _node(address: str) -> str:
@@ -73,13 +80,13 @@ def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies:
     if not trusted_proxies:
         for name in _CLAIMS:
             headers.popall(name, None)
-    _append(headers, "X-Forwarded-For", peer.address or "unknown")
+    append(headers, "X-Forwarded-For", peer.address or "unknown")
     headers.setdefault("X-Forwarded-Proto", peer.scheme)
     if peer.host:
         headers.setdefault("X-Forwarded-Host", peer.host)
     host = f';host="{peer.host}"' if peer.host and '"' not in peer.host and "\\" not in peer.host else ""
-    _append(headers, "Forwarded", f"for={_node(peer.address)}{host};proto={peer.scheme}")
-    _append(headers, "Via", f"{version} {PSEUDONYM}")
+    append(headers, "Forwarded", f"for={_node(peer.address)}{host};proto={peer.scheme}")
+    append(headers, "Via", f"{version} {PSEUDONYM}")
     headers[REQUEST_ID] = id
     return headers
 
@@ -87,13 +94,23 @@ def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies:
 def downstream_headers(received: Headers, id: str, *, version: str) -> Headers:
     """The header fields of an upstream's reply as they go on, before policies."""
     headers = end_to_end(received)
-    _append(headers, "Via", f"{version} {PSEUDONYM}")
+    append(headers, "Via", f"{version} {PSEUDONYM}")
     headers[REQUEST_ID] = id
     return headers
 
 
-def _append(headers: Headers, name: str, value: str) -> None:
-    headers[name] = ", ".join(filter(None, (*headers.popall(name, ()), value)))
+def take_credentials(headers: Headers, query: str) -> tuple[list[tuple[str, str]], str]:
+    """Take out whatever the client sent as a credential, in any provider's place: (place, value) of each, and the query
+    string without them."""
+    found = [(name, value) for name in CREDENTIAL_FIELDS for value in headers.popall(name, ())]
+    kept: list[str] = []
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        if unquote_plus(name) in _CREDENTIAL_QUERY:
+            found.append((f"query:{unquote_plus(name)}", unquote_plus(value)))
+        else:
+            kept.append(pair)
+    return found, "&".join(kept)
 
 
 def replace_credential(headers: Headers, query: str, place: str, secret: str) -> str:
@@ -101,10 +118,8 @@ def replace_credential(headers: Headers, query: str, place: str, secret: str) ->
 
     `place` is a header name or "query:NAME". Returns the query string to send.
     """
-    for name in _CREDENTIALS:
-        headers.popall(name, None)
-    pairs = query.split("&") if query else []
-    kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) not in _CREDENTIAL_QUERY]
+    _, query = take_credentials(headers, query)
+    kept = [query] if query else []
     if place.startswith("query:"):
         kept.append(f"{place.removeprefix('query:')}={quote(secret, safe='')}")
     elif place.lower() == "authorization":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from multidict import CIMultiDict
 
 from .errors import Problem
+from .identity import Identity
 
 if TYPE_CHECKING:
     from .dialects.base import Call, Dialect, DialectStream
@@ -56,11 +57,13 @@ class Request:
 
     `path` is normalised and still percent-encoded, `query` the raw text after "?" (both as they will be sent upstream,
     below the route's `rewrite`). `body` is the whole decoded body where a policy of the route asked for it
-    (`needs_body`), else None and the body is streamed from `chunks`.
+    (`needs_body`), else None and the body is streamed from `chunks`. `identity` is the client's address until a policy
+    knows more. `fronted`: the request came through the trusted proxies, whose word on the client is believed.
     """
 
     __slots__ = (
-        "_call", "body", "chunks", "client", "dialect", "headers", "host", "id", "method", "path", "query", "route", "scheme",
+        "_call", "body", "chunks", "client", "dialect", "fronted", "headers", "host", "id", "identity", "method", "path",
+        "query", "route", "scheme", "usage_hidden_by",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +78,7 @@ class Request:
         scheme: str = "http",
         host: str = "",
         client: str = "",
+        fronted: bool = False,
         route: str = "",
         body: bytes | None = None,
         chunks: AsyncIterator[bytes] | None = None,
@@ -87,22 +91,36 @@ class Request:
         self.scheme = scheme
         self.host = host
         self.client = client
+        self.fronted = fronted
+        self.identity = Identity(client=client)
         self.route = route
         self.dialect = dialect
         self.body = body
         self.chunks = chunks
+        self.usage_hidden_by: object = None
         self._call: Call | None = None
 
     @property
     def call(self) -> Call:
-        """What the request asks of the model, read by its dialect: model, stream flag, output limit, number of choices.
+        """What the client asks of the model, read by its dialect: model, stream flag, output limit, number of choices.
 
         Parsed at most once. Where the body is not there (no policy of the route `needs_body`) or is no model call, the
         fields are their neutral defaults.
         """
         if self._call is None:
             self._call = self.dialect.read_call(self)
+            if self.usage_hidden_by is not None:
+                self._call.wants_usage = False
         return self._call
+
+    def ask_for_usage(self, hider: object) -> None:
+        """Have the upstream state its usage in a stream whose client does not ask for it. `hider` keeps it from the client
+        (`DialectStream.without_usage`) as long as it is `usage_hidden_by`: where several policies ask, the last one does,
+        so that those before it see the usage too. Only where the body is there (`needs_body`)."""
+        call = self.call
+        if self.usage_hidden_by is not None or self.dialect.ask_for_usage(self):
+            self.usage_hidden_by = hider
+            self._call = call
 
     def replace_body(self, body: bytes) -> None:
         """Send `body` upstream instead. Only where the body was there (`needs_body`)."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from .accesslog import Record
@@ -114,6 +114,10 @@ class Metrics:
             counter.inc(amount, policy, values)
 
         return count
+
+    def collect(self) -> Iterable[Metric]:
+        """All that is known now, in `prometheus_client`'s own form."""
+        return self._registry.collect()
 
     def expose(self, accept: str) -> tuple[str, bytes]:
         """Content type and body of `/metrics`, in the format that this value of Accept prefers."""

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from .errors import Outcome
 from .framing import Event
 from .messages import Reply, Request, ResponseHead
+from .state import Store
 
 API_VERSION = 1
 
@@ -117,6 +118,8 @@ class Host(Protocol):
 
     name: str
     """The policy's own name (`name` in its table, default `use`)."""
+    state: Store
+    """What holds across processes. Put your `name` first in every key: `state.key(self.host.name, ...)`."""
 
     def clock(self) -> float:
         """Monotonic seconds, for `admit` only: streams are given `now`."""
@@ -211,6 +214,8 @@ class Policy(Generic[ConfigT]):
     stage: ClassVar[Stage]
     scope: ClassVar[Scope] = Scope.EXCHANGE
     sees: ClassVar[Sees] = Sees.NOTHING
+    needs_state: ClassVar[bool] = False
+    """Uses `host.state`: several processes then need one that they share."""
     may_bypass: ClassVar[bool] = False
     """Whether `on_error = "bypass"` is allowed: only where the policy never holds, rewrites or stops."""
     needs_body: bool = False

@@ -19,7 +19,7 @@ from typing import ParamSpec, Protocol
 from .attachment import Attachment, EncoderFailed
 from .chain import CLEAN_END, Chain, Mark
 from .dialects.base import DialectStream
-from .errors import FAULTS, Outcome, OutcomeKind, PenstockError, RequestError, UpstreamError
+from .errors import Outcome, OutcomeKind, PenstockError, RequestError, UpstreamError, fault
 from .framing import Framing
 from .intake import Intake, Unread
 from .messages import Headers, Reply, Request, ResponseHead, end_to_end
@@ -151,8 +151,8 @@ class Relay:
         """The request is not let in, or a policy answers it (a preflight)."""
         if self.outcome is None:
             kind = OutcomeKind.REFUSED if reply.status >= 400 else OutcomeKind.COMPLETE
-            row = FAULTS.get(reply.details)
-            self._reply(reply, Outcome(kind if row is None else row.outcome, source, reply.details))
+            outcome = fault(reply.details).outcome
+            self._reply(reply, Outcome(kind if outcome is OutcomeKind.STOPPED else outcome, source, reply.details))
 
     @_guarded
     def cut(self, details: str, source: str = "", message: str | None = None) -> None:

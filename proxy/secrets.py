@@ -67,18 +67,22 @@ def _variable(name: str) -> str:
 def _content(path: str) -> str:
     if not path.startswith("/"):
         raise ValueError('what follows "file:" must be an absolute path')
+    return read_text(path, MAX_BYTES).removesuffix("\n").removesuffix("\r")
+
+
+def read_text(path: str, max_bytes: int) -> str:
+    """What is in a file. Raises ValueError where it cannot be read, is larger, or is not UTF-8."""
     try:
         with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         raise ValueError(f"file {path} cannot be read: {reason(error)}") from None
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"file {path} is larger than {MAX_BYTES} bytes")
+    if len(data) > max_bytes:
+        raise ValueError(f"file {path} is larger than {max_bytes} bytes")
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError:
         raise ValueError(f"file {path} is not text") from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _check(value: str, reference: str) -> None:

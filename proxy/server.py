@@ -1,6 +1,7 @@
 """I/O. The process: listeners, one exchange per request, connection caps and time limits, the record of each, drain.
 
-`Server` is one worker on a running loop; `run` is the command's whole life: signals, graceful drain, exit status.
+`Server` is one worker on a running loop; `run` is the command's whole life where there is only one: signals, graceful
+drain, exit status. Of several workers, each is a process of worker.py's under supervisor.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ from .dialects import choose
 from .downstream import ClientReply, Connection, Written
 from .errors import Outcome, PenstockError, RequestError, fault
 from .exchange import Exchange, Route
-from .forwarding import Peer, client_address, request_id, upstream_headers
-from .listening import listen
+from .forwarding import Peer, came_through, client_address, request_id, upstream_headers
+from .listening import Listen, listen
 from .messages import Headers, Reply, Request, tokens
 from .metrics import Metrics
 from .routing import normalise_path
@@ -64,8 +65,9 @@ class _Protocols(web.Server):
 class Server:
     """One worker. `async with Server(config) as server` listens and serves; leaving drains."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, listen: Listen = listen) -> None:
         self._config = config
+        self._listen = listen
         self.metrics = Metrics()
         self.addresses: dict[str, TCPAddress | UnixAddress] = {}
         self.write_buffer_bytes = config.limits.write_buffer_bytes
@@ -118,7 +120,7 @@ class Server:
         self._runner = web.ServerRunner(self._protocols, shutdown_timeout=1.0)
         await self._runner.setup()
         for name, listener in self._config.listeners.items():
-            self.addresses[name] = await listen(self._runner, listener.address)
+            self.addresses[name] = await self._listen(self._runner, listener.address)
         if self._config.admin.address is not None:
             await self._admin.start(self._config.admin.address)
             address = self._config.admin.address
@@ -293,6 +295,7 @@ class Server:
             scheme=peer.scheme,
             host=host,
             client=peer.client,
+            fronted=came_through(headers, server.trusted_proxies),
             route=route.name if route is not None else "",
             headers=upstream_headers(headers, peer, id, trusted_proxies=server.trusted_proxies, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
@@ -432,41 +435,70 @@ async def _chunks(
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status."""
     configure_logging(config.log.level)
+    return run_loop(_serve(config))
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """The result of `main`, on the fastest event loop that is installed."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_serve(config))
-    return uvloop.run(_serve(config))
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+class Stopping:
+    """How the process is asked to end: first to `drain`, then to end `at_once`."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self) -> None:
+        (self.at_once if self.drain.is_set() else self.drain).set()
 
 
 async def _serve(config: Config) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_unhandled)
-    stopping = asyncio.Event()
+    stopping = Stopping()
     for signum in (signal.SIGTERM, signal.SIGINT):  # first: as a container's process 1 it has no default handling
-        loop.add_signal_handler(signum, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.ask)
+    server = await begin(config)
+    if server is None:
+        return 1
+    for name, address in server.addresses.items():
+        logger.info("listening", extra={"fields": {"event": "listening", "name": name, "address": str(address)}})
+    logger.info("ready", extra={"fields": {"event": "ready"}})
+    await stopping.drain.wait()
+    await finish(server, stopping)
+    return 0
+
+
+async def begin(config: Config, listen: Listen = listen) -> Server | None:
+    """A server that serves. None where it cannot, and the log says why."""
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     server = None
     try:
-        server = Server(config)
+        server = Server(config, listen)
         await server.start()
     except (OSError, RuntimeError, PenstockError) as exc:
         logger.error("cannot start: %s", exc)
         if server is not None:
             await server.stop()
-        return 1
-    for name, address in server.addresses.items():
-        logger.info("listening", extra={"fields": {"event": "listening", "name": name, "address": str(address)}})
-    logger.info("ready", extra={"fields": {"event": "ready"}})
-    await stopping.wait()
+        return None
+    return server
+
+
+async def finish(server: Server, stopping: Stopping) -> None:
+    """Graceful drain, cut short where it is asked to end `at_once`, and the end of `server`."""
     logger.info("draining", extra={"fields": {"event": "draining"}})
-    draining = asyncio.ensure_future(server.drain())
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, draining.cancel)
+    draining, hurry = asyncio.ensure_future(server.drain()), asyncio.ensure_future(stopping.at_once.wait())
+    await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    draining.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await draining
     await server.stop()
     logger.info("stopped", extra={"fields": {"event": "stopped"}})
-    return 0
 
 
 def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from .errors import Outcome
 from .framing import Event, Framer
 from .messages import Headers, Reply, Request, ResponseHead
 from .policy import Events, Host, Policy, PolicyStream, Scope
+from .state import Store
+from .state_memory import MemoryStore
 
 SSE = "text/event-stream"
 JSON = "application/json"
@@ -27,6 +29,7 @@ class FakeHost(Host):
     def __init__(self, name: str = "policy", now: float = 1000.0) -> None:
         self.name = name
         self.now = now
+        self.state: Store = MemoryStore(clock=self.clock)
         self.counts: Counter[tuple[str, ...]] = Counter()  # by (name of the counter, label values ...)
         self._spawned: list[tuple[Coroutine[Any, Any, None], PolicyStream | None]] = []
 
@@ -179,6 +182,8 @@ class Simulation:
             self.now = max(self.now, wake_at)
             left += self._left(self.chain.timer(self.now))
         self.now = until
+        if isinstance(self.policy.host, FakeHost):
+            self.policy.host.now = max(self.policy.host.now, until)
         return left
 
     async def run_spawned(self) -> Events:

@@ -47,6 +47,8 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
+MEMORY = "memory://"
+
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
 _SUN_PATH_BYTES = 107  # sockaddr_un.sun_path without its final NUL (unix(7))
 
@@ -114,8 +116,9 @@ def _host(given: str) -> str:
     return given
 
 
-def _url(given: str) -> str:
-    """The URL without a final slash. No message repeats it: there may be a password in it."""
+def _split_url(given: str, secret_key: str) -> tuple[str, str, str]:
+    """Scheme, "host" or "host:port", and path. No message repeats the URL: there may be a password in it, which belongs
+    into `secret_key`."""
     if not given.isascii() or not given.isprintable() or " " in given:
         raise ValueError("must be printable ASCII without spaces (an international host in its xn-- form)")
     try:
@@ -123,20 +126,46 @@ def _url(given: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError("is not a valid URL") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError('must begin with "http://" or "https://"')
     if "@" in parts.netloc:
-        raise ValueError('must not hold a user or password; put a key into `credential = "env:NAME"`')
+        raise ValueError(f'must not hold a user or password; put a key into `{secret_key} = "env:NAME"`')
     if "?" in given or "#" in given:
         raise ValueError("must end with the path, without query and fragment")
     authority = f"[{host}]" if ":" in host else host
-    if not _is_host(authority) or port == 0:
+    if parts.netloc and (not _is_host(authority) or port == 0):
         raise ValueError("has no valid host and port")
-    path = _normal_path(parts.path or "/").rstrip("/")
-    normal = f"{parts.scheme}://{authority}{'' if port is None else f':{port}'}{path}"
-    if path != parts.path.rstrip("/"):
+    return parts.scheme, f"{authority}{'' if port is None else f':{port}'}", parts.path
+
+
+def _url(given: str) -> str:
+    """The URL without a final slash."""
+    scheme, authority, path = _split_url(given, "credential")
+    if scheme not in ("http", "https"):
+        raise ValueError('must begin with "http://" or "https://"')
+    if not authority:
+        raise ValueError("has no valid host and port")
+    normal_path = _normal_path(path or "/").rstrip("/")
+    normal = f"{scheme}://{authority}{normal_path}"
+    if normal_path != path.rstrip("/"):
         raise MisspeltError("must be written in its normal form", normal)
     return normal
+
+
+_DATABASE = re.compile(r"(/[0-9]{1,5})?")
+
+
+def _state_url(given: str) -> str:
+    """The URL without a final slash."""
+    if given == MEMORY:
+        return given
+    scheme, authority, path = _split_url(given, "password")
+    if scheme == "unix" and not authority and len(path) > 1:
+        return f"unix://{path}"
+    database = path.rstrip("/")
+    if scheme not in ("redis", "rediss") or not authority or not _DATABASE.fullmatch(database):
+        raise ValueError(
+            f'must be "{MEMORY}", "redis://host:port/database" ("rediss://" with TLS) or "unix:///path/of/redis.sock"'
+        )
+    return f"{scheme}://{authority}{database}"
 
 
 def _ca_file(given: str) -> str:
@@ -166,11 +195,15 @@ OptionalAddress = Annotated[TCPAddress | UnixAddress | None, PlainValidator(_opt
 PathPrefix = Annotated[str, AfterValidator(_path)]
 HostName = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, AfterValidator(_url)]
+StateUrl = Annotated[str, AfterValidator(_state_url)]
 CAFile = Annotated[str, AfterValidator(_ca_file)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+
+TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+Token = Annotated[str, Field(pattern=f"^{TCHARS}$")]  # the name of a header field, or a method
 
 _NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"

@@ -152,6 +152,12 @@ class DialectStream(Protocol):
     finished: bool
     """The reply's own terminal was delivered: nothing may follow."""
 
+    counted: Usage | None
+    """What a policy has counted, for the ending of a stream whose client asked for usage. None: nobody counts."""
+
+    def without_usage(self, event: Event) -> Event | None:
+        """`event` as it would be, had the request not asked for usage; None where it would not be."""
+
     def ending(self, ending: Ending, problem: Problem) -> list[Event]:
         """The last events of a stream that the proxy ends itself; empty once `finished`, and where the framing has no
         words for an end (OPAQUE): then only a connection cut off can tell the client."""
@@ -167,6 +173,10 @@ class Dialect(Protocol):
 
     def read_call(self, request: Request) -> Call:
         """Read `request.body`. Never raises."""
+
+    def ask_for_usage(self, request: Request) -> bool:
+        """Change `request.body`, which must be there, so that the reply's events state the usage. False, and no change:
+        they will anyhow, or this API has no such switch."""
 
     def error_body(self, problem: Problem) -> tuple[str, bytes]:
         """Content type and body of a local reply, worded so that this API's SDK raises its own error class and finds

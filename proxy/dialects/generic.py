@@ -18,7 +18,7 @@ from ..framing import Event, Framer, Framing
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
 from .documents import decode, encode, string_slots
-from .stream import UNKNOWN, DocumentStream, Stream, Text, every_text, framing_of, media_type
+from .stream import UNKNOWN, DocumentStream, Stream, Text, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -52,6 +52,9 @@ class Generic:
             document=document,
         )
 
+    def ask_for_usage(self, request: Request) -> bool:
+        return False
+
     def error_body(self, problem: Problem) -> tuple[str, bytes]:
         return "application/json", encode(_error(problem))
 
@@ -74,6 +77,9 @@ class GenericStream(DocumentStream):
 
     def texts(self, root: list[Any]) -> Iterable[Text]:
         return every_text(root, 0)
+
+    def read(self, document: Any) -> Parsed:
+        return Parsed(usage=usage_of(document))
 
     def load(self, data: bytes) -> Any:
         if self.framing is Framing.SSE and data.lstrip()[:1] not in (b"{", b"[", b'"'):
@@ -106,7 +112,8 @@ class GenericStream(DocumentStream):
         for _, other in list(self.texts(root)):
             other.put("")
         slot.put(text)
-        return self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
+        said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
+        return Event(said.raw, self, Parsed([(channel, text)]))
 
     def delivered(self, events: Sequence[Event]) -> None:
         if self.framing is Framing.JSON:

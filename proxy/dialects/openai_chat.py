@@ -45,6 +45,9 @@ class OpenAIChat:
             call.model = deployment[1]
         return call
 
+    def ask_for_usage(self, request: Request) -> bool:
+        return openai_common.ask_for_usage(request)
+
     def error_body(self, problem: Problem) -> tuple[str, bytes]:
         return openai_common.error_body(problem)
 

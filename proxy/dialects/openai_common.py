@@ -7,9 +7,10 @@ an unknown string inside a message is one (its channel's index is its JSON point
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -18,8 +19,11 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Parsed, Usage
-from .documents import decode, encode, string_slots
-from .stream import NOTHING, DocumentStream, Text, every_text
+from .documents import decode, decode_editable, encode, string_slots
+from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
+
+if TYPE_CHECKING:
+    from ..messages import Request
 
 MAX_CHOICES = 128
 """OpenAI's own limit of `n`, and ours of the choices that are kept track of."""
@@ -32,6 +36,7 @@ _ERROR_TYPES = {
 }
 # What every chunk of a stream says alike, and what carries nothing worth an event of its own.
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # of a chunk; in a text its quotes would be escaped
 _PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
 # What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
 _MIRRORS = ("logprobs", "token_ids")
@@ -71,6 +76,19 @@ def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequen
         texts=texts,
         document=document or None,
     )
+
+
+def ask_for_usage(request: Request) -> bool:
+    """`stream_options.include_usage`: then every chunk has a `usage`, null in all but one more before `[DONE]`."""
+    if not request.call.stream or request.call.wants_usage:
+        return False
+    document = decode_editable(request.body or b"")
+    options = document.get("stream_options")
+    if not isinstance(options, dict | None):
+        return False  # the upstream will refuse it
+    document["stream_options"] = {**(options or {}), "include_usage": True}
+    request.replace_body(encode(document))
+    return True
 
 
 def strings(value: Any) -> list[str]:
@@ -136,7 +154,7 @@ class OpenAIStream(DocumentStream):
         ends = [Channel(index, None, None) for index, choice in choices if choice.get("finish_reason")]
         if document.get("error"):
             ends = [EVERY_CHANNEL]
-        return Parsed((), ends, _usage(document.get("usage")), [index for index, _ in choices])
+        return Parsed((), ends, usage_of(document), [index for index, _ in choices])
 
     # Writing
 
@@ -162,6 +180,23 @@ class OpenAIStream(DocumentStream):
                     chunk = self._chunk(root[0], [{"index": index, **_only(choice, place.path)}])
                     return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
         raise ValueError("the text of an error cannot be continued")
+
+    def without_usage(self, event: Event) -> Event | None:
+        named = event.raw.count(b'"usage"')
+        if not named:
+            return event
+        if named == 1 and (null := _NULL_USAGE.search(event.raw)):
+            return Event(event.raw[: null.start()] + event.raw[null.end() :], self, event.parsed)
+        document = self.document(event.raw)
+        if not isinstance(document, dict) or "usage" not in document:
+            return event
+        if document["usage"] and not document.get("choices"):
+            return None
+        document = decode_editable(self.payload(event.raw) or b"")
+        del document["usage"]
+        was = event.parsed
+        parsed = Parsed(was.deltas, was.ends, None, was.choices, was.known)
+        return Event(self.with_payload(event.raw, encode(document)), self, parsed)
 
     # Delivery and ends
 
@@ -221,8 +256,9 @@ class OpenAIStream(DocumentStream):
             for index in sorted({*promised, *self._open})
             if self._open.get(index, True)
         ]
-        if self._call.wants_usage and last.get("usage"):
-            events.append(self.carry({**self._chunk(last, []), "usage": last["usage"]}))
+        usage = last.get("usage") if self.counted is None else _usage_document(self.counted)
+        if self._call.wants_usage and usage:
+            events.append(self.carry({**self._chunk(last, []), "usage": usage}))
         return [*events, self.event(sse.write(b"[DONE]"))]
 
     def _chunk(self, like: Mapping[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -243,11 +279,9 @@ def _choices(document: Any) -> list[tuple[int, dict[str, Any]]] | None:
     ]
 
 
-def _usage(usage: Any) -> Usage | None:
-    if not isinstance(usage, dict):
-        return None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    return Usage(*(count if type(count) is int else None for count in counts))
+def _usage_document(usage: Usage) -> dict[str, int]:
+    prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _is_blank(value: Any) -> bool:

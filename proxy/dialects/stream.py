@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..framing import Event, Framer, Framing, framer_for
 from . import sse
-from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed
+from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import Slot, decode, decode_editable, encode, pointer, string_slots
 
 if TYPE_CHECKING:
@@ -47,6 +47,23 @@ def framing_of(head: ResponseHead) -> Framing:
     return _FRAMINGS.get(media) or (Framing.JSON if media.endswith("+json") else Framing.OPAQUE)
 
 
+def usage_of(document: Any) -> Usage | None:
+    """What a document states in its `usage`, in the words of OpenAI or Anthropic. Embeddings have a total, but no output."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    output = _count(usage, "completion_tokens", "output_tokens")
+    total = _count(usage, "total_tokens")
+    if output is None and prompt is not None and total is not None:
+        output = total - prompt
+    return Usage(prompt, output)
+
+
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    return next((usage[name] for name in names if type(usage.get(name)) is int), None)
+
+
 def every_text(holder: Any, key: str | int, path: tuple[str | int, ...] = ()) -> Iterable[Text]:
     """The rule for JSON of unknown shape: every string value is a channel, its index the JSON pointer."""
     return ((Channel(0, Kind.TEXT, pointer(slot.path)), slot) for slot in string_slots(holder, key, path))
@@ -60,12 +77,16 @@ class Stream(DialectStream):
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
         self.finished = False
+        self.counted: Usage | None = None
 
     def framer(self, max_event_bytes: int) -> Framer:
         return framer_for(self.framing, max_event_bytes)
 
     def event(self, raw: bytes) -> Event:
         return Event(raw, self)
+
+    def without_usage(self, event: Event) -> Event | None:
+        return event
 
 
 class DocumentStream(Stream):

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from rigs import llama as llama_rig
+from rigs import redis as redis_rig
 from rigs.penstock import Penstock, StartPenstock, Tables, configuration, run, toml
 from rigs.raw_upstream import RawUpstream, listen
+from rigs.redis import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +72,17 @@ def llama() -> Iterator[str]:
     """The URL of a llama.cpp server."""
     with llama_rig.server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Redis for tests that do it no harm, each with a prefix of its own for its keys."""
+    with redis_rig.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """This test's own: it may be killed, stalled and flushed."""
+    with redis_rig.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from rigs.penstock import Penstock, configuration, run
 from rigs.raw_client import connect, get, post
-from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, reply
+from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, Held, RawUpstream, UpstreamConnection, reply
 from rigs.waiting import until
 from rigs.wire import details
 
@@ -26,24 +25,6 @@ def start(upstream: RawUpstream, tmp_path: Path) -> Iterator[Callable[..., Penst
     """A proxy of the test's own: it ends with the test."""
     with ExitStack() as stack:
         yield lambda *layers: stack.enter_context(run(configuration(upstream.url, *layers), tmp_path))
-
-
-class Held:
-    """An upstream that streams one event and holds back the rest until `release` is set."""
-
-    def __init__(self, upstream: RawUpstream) -> None:
-        self.release = asyncio.Event()
-        upstream.script = self._script
-
-    async def _script(self, connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(STREAM_HEAD)
-        await connection.send_chunk(CHAT_EVENTS[0])
-        await self.release.wait()
-        for event in CHAT_EVENTS[1:]:
-            await connection.send_chunk(event)
-        await connection.send(LAST_CHUNK)
-        await connection.ended()
 
 
 async def begins_to_drain(proxy: Penstock) -> None:

@@ -95,6 +95,11 @@ class _Lines:
         for line in self._pipe:
             self.all.append(line.rstrip("\n"))
 
+    @property
+    def ended(self) -> bool:
+        """Nobody can write into the pipe any more."""
+        return not self._thread.is_alive()
+
     def join(self) -> None:
         self._thread.join()
         self._pipe.close()
@@ -133,6 +138,7 @@ class Penstock:
         self._stderr = _Lines(process.stderr)
         self.log = AccessLog(self._stdout)
         self.addresses: dict[str, Address] = {}
+        self._expected_status = 0
 
     @property
     def pid(self) -> int:
@@ -160,6 +166,12 @@ class Penstock:
         """All that the process has written anywhere."""
         return "\n".join((*self._stdout.all.copy(), *self._stderr.all.copy()))
 
+    def events(self, name: str, **fields: Any) -> list[Record]:
+        """The lines of the operational log that are this event, and have these `fields`."""
+        wanted = {"event": name, **fields}
+        lines = [json.loads(line) for line in self.operational_log if line.startswith("{")]
+        return [line for line in lines if wanted.items() <= line.items()]
+
     @property
     def open_files(self) -> int:
         """The number of the process's file descriptors."""
@@ -186,6 +198,15 @@ class Penstock:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """End its process without notice."""
+        self._process.kill()
+        self._expected_status = -signal.SIGKILL
+
+    async def gone(self) -> None:
+        """Return once every process that it was made of has ended."""
+        await until(lambda: self._stdout.ended and self._stderr.ended, "the end of all of the proxy's processes")
+
     async def exit_status(self) -> int:
         """Its exit status, once it has ended by itself."""
         await until(lambda: self._process.poll() is not None, "the end of the proxy's process")
@@ -206,7 +227,9 @@ class Penstock:
             self._stderr.join()
         accidents = [line for line in self._stderr.all if any(sign in line for sign in _ACCIDENTS)]
         assert not accidents, "the proxy had an accident:\n" + "\n".join(self.operational_log)[-5000:]
-        assert self._process.returncode == 0, f"exit status {self._process.returncode}: {self.output[-2000:]}"
+        assert self._process.returncode == self._expected_status, (
+            f"exit status {self._process.returncode}: {self.output[-2000:]}"
+        )
 
 
 StartPenstock = Callable[..., Penstock]

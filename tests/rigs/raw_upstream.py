@@ -238,3 +238,21 @@ def drips(answer: bytes) -> Script:
             await connection.send(answer, piece_bytes=1)
 
     return script
+
+
+class Held:
+    """An upstream that streams the first chat event of a reply, and the others once `release` is set."""
+
+    def __init__(self, upstream: RawUpstream) -> None:
+        self.release = asyncio.Event()
+        upstream.script = self._script
+
+    async def _script(self, connection: UpstreamConnection) -> None:
+        while True:
+            await connection.request()
+            await connection.send(STREAM_HEAD)
+            await connection.send_chunk(CHAT_EVENTS[0])
+            await self.release.wait()
+            for event in CHAT_EVENTS[1:]:
+                await connection.send_chunk(event)
+            await connection.send(LAST_CHUNK)

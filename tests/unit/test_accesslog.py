@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.accesslog import MAX_TEXT, AccessLog, JSONHandler, Record, access_line
+from proxy.accesslog import MAX_LINE_BYTES, MAX_TEXT, AccessLog, JSONHandler, Record, access_line
 from proxy.errors import FAULTS, OutcomeKind
 
 
@@ -142,6 +143,37 @@ def test_texts_are_bounded() -> None:
     assert line["facts"]["p"]["key"] == "v" * MAX_TEXT + "..."
 
 
+TOO_LONG = {
+    "a text that is long once it is escaped": {"path": "\x00" * 9000},
+    "many texts": dict.fromkeys(("id", "client", "method", "path", "route", "upstream", "details"), "t" * 9000),
+    "many facts": {"facts": {"p": {str(number): "f" for number in range(9000)}}},
+    "many policies": {"facts": {str(number): {"key": "f"} for number in range(9000)}},
+    "long facts of many policies": {
+        "facts": {str(policy): {str(number): "\x00" * 90 for number in range(90)} for policy in range(90)}
+    },
+    "a fact with a long name": {"facts": {"p": {"k" * 9000: 1}}},
+    "all of it": {
+        **dict.fromkeys(("id", "client", "method", "path", "route", "upstream", "details"), "\x00" * 9000),
+        "facts": {"p" * 9000: {"k" * 9000: "\x00" * 9000}},
+    },
+}
+
+
+@pytest.mark.parametrize("changes", TOO_LONG.values(), ids=TOO_LONG)
+def test_a_pipe_takes_every_line_whole(changes: dict[str, Any]) -> None:
+    line = access_line(record(**changes))
+    assert len(line) < MAX_LINE_BYTES <= select.PIPE_BUF
+    assert "..." in line, "what is cut is seen to be cut"
+    whole, cut = json.loads(access_line(record())), json.loads(line)
+    assert list(cut) == list(whole)
+    assert cut["status"] == whole["status"]
+
+
+def test_a_line_that_is_not_too_long_is_not_cut() -> None:
+    facts = {"p": {str(number): "f" * 50 for number in range(40)}}
+    assert json.loads(access_line(record(facts=facts)))["facts"] == facts
+
+
 def test_a_query_does_not_reach_the_log() -> None:
     assert "secret" not in access_line(record(path="/v1beta/models?key=secret"))
 
@@ -252,6 +284,35 @@ def test_an_exception_is_logged_by_its_way_and_type_only(logger: logging.Logger,
     assert "test_an_exception_is_logged_by_its_way" in way[0]
     assert " in raw_decode" in way[-1]
     assert "content" not in json.dumps(line), "its message may quote content"
+
+
+def test_of_a_long_way_to_an_exception_the_end_is_kept(logger: logging.Logger, pipe: Pipe) -> None:
+    def fall(depth: int) -> None:
+        if depth:
+            fall(depth - 1)
+        raise ValueError
+
+    try:
+        fall(200)
+    except ValueError:
+        logger.exception("it failed")
+    way = pipe.line()["exception"]
+    assert way[0] == "..."
+    assert way[-2].endswith(" in fall")
+    assert way[-1] == "ValueError"
+
+
+def test_fields_of_the_process_are_in_every_line(pipe: Pipe) -> None:
+    made = logging.Logger("the.logger")
+    handler = JSONHandler(pipe.fd, fields={"worker": 2})
+    made.addHandler(handler)
+    made.info("first")
+    made.info("second", extra={"fields": {"event": "second"}})
+    handler.close()
+    assert [(line["worker"], line.get("event")) for line in map(json.loads, pipe.end().splitlines())] == [
+        (2, None),
+        (2, "second"),
+    ]
 
 
 def test_a_wrong_log_call_is_told_and_survived(

@@ -71,6 +71,18 @@ async def test_metrics_are_told_as_the_scraper_prefers(client: aiohttp.ClientSes
         assert (await response.text()).endswith("# EOF\n")
 
 
+async def test_metrics_are_refreshed_before_they_are_told(state: State, metrics: Metrics) -> None:
+    async def refresh() -> None:
+        metrics.connection_opened()
+
+    admin = Admin(metrics, state, refresh)
+    await admin.start(ANY_PORT)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{admin.port}") as client:
+        for count in (1, 2):
+            assert f"penstock_open_connections {count}.0\n" in (await told(client, "/metrics"))[1]
+    await admin.stop()
+
+
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/healthz/more", "/v1/chat/completions"])
 async def test_there_is_nothing_else(client: aiohttp.ClientSession, path: str) -> None:
     assert (await told(client, path))[0] == 404

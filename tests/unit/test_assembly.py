@@ -19,11 +19,13 @@ from proxy.config import (
     PolicyEntry,
     RouteConfig,
     ServerConfig,
+    StateConfig,
     UpstreamConfig,
 )
 from proxy.errors import PolicyError
 from proxy.metrics import Metrics
 from proxy.policy import Host, Policy, PolicyConfig, Stage
+from proxy.state_memory import MemoryStore
 from proxy.upstream import Upstream
 from proxy.values import TCPAddress
 
@@ -80,11 +82,14 @@ def entry(name: str, *routes: str, bypass: bool = False) -> PolicyEntry:
 
 def configuration(*policies: PolicyEntry) -> Config:
     return Config(
+        file="penstock.toml",
+        data=b"",
         listeners={"main": ListenerConfig(address=TCPAddress("127.0.0.1", 0))},
         admin=AdminConfig(),
         server=ServerConfig(),
         limits=Limits(),
         log=LogConfig(),
+        state=StateConfig(),
         upstreams={"model": UpstreamConfig(url=URL), "other": UpstreamConfig(url=URL)},
         routes={
             "chat": RouteConfig(path="/v1/chat", hosts=("a.test",), upstream="model", dialect="generic", rewrite="/v2"),
@@ -169,11 +174,11 @@ async def test_work_that_was_spawned_is_waited_for_before_its_policy_is_stopped(
 
 async def test_the_clock_is_the_loops() -> None:
     before = asyncio.get_running_loop().time()
-    assert before <= PolicyHost("caps", Metrics()).clock() <= asyncio.get_running_loop().time()
+    assert before <= PolicyHost("caps", Metrics(), MemoryStore(10)).clock() <= asyncio.get_running_loop().time()
 
 
 async def test_a_stream_is_told_when_its_work_is_done() -> None:
-    host = PolicyHost("caps", Metrics())
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
     stream, told = Hooks(), asyncio.Event()
     stream._poke = lambda poked: told.set() if poked is stream else None
 
@@ -185,7 +190,7 @@ async def test_a_stream_is_told_when_its_work_is_done() -> None:
 
 
 async def test_a_stream_of_no_exchange_is_told_nothing() -> None:
-    host = PolicyHost("caps", Metrics())
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
     host.spawn(asyncio.sleep(0), Hooks())
     await host.drain(5.0)
 
@@ -196,7 +201,7 @@ async def test_work_that_fails_is_logged_without_its_message_and_told_all_the_sa
     async def work() -> None:
         raise ValueError("Zanzibar-4711")
 
-    host = PolicyHost("caps", Metrics())
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
     stream, told = Hooks(), asyncio.Event()
     stream._poke = lambda poked: told.set()
     host.spawn(work(), stream)
@@ -207,7 +212,7 @@ async def test_work_that_fails_is_logged_without_its_message_and_told_all_the_sa
 
 
 async def test_work_that_takes_too_long_is_given_up() -> None:
-    host, cancelled = PolicyHost("caps", Metrics()), asyncio.Event()
+    host, cancelled = PolicyHost("caps", Metrics(), MemoryStore(10)), asyncio.Event()
 
     async def work() -> None:
         try:
@@ -223,7 +228,7 @@ async def test_work_that_takes_too_long_is_given_up() -> None:
 
 def test_a_counter_belongs_to_its_policy() -> None:
     metrics = Metrics()
-    count = PolicyHost("caps", metrics).counter("refusals", "Refused.", ("reason",))
+    count = PolicyHost("caps", metrics, MemoryStore(10)).counter("refusals", "Refused.", ("reason",))
     count(2, "full")
     _, page = metrics.expose("text/plain")
     assert 'penstock_policy_refusals_total{policy="caps",reason="full"} 2.0' in page.decode()

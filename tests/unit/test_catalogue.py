@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from proxy.catalogue import catalogue, words
 from proxy.registry import Registry
@@ -22,7 +22,7 @@ BRAKE = '''
 The rest is not shown."""
 
 from typing import Literal
-from pydantic import Field
+from pydantic import BaseModel, Field
 from proxy.policy import Policy, PolicyConfig, Stage
 
 class BrakeConfig(PolicyConfig):
@@ -96,6 +96,11 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Point(BaseModel):
+    x: int
+    y: int
+
+
 TYPES: list[tuple[Any, str]] = [
     (bool, "true or false"),
     (int, "whole number"),
@@ -107,6 +112,7 @@ TYPES: list[tuple[Any, str]] = [
     (float | Literal["auto"], 'number or "auto"'),
     (tuple[Annotated[str, Field(min_length=1)], ...], "list of text"),
     (Colour, '"red"'),
+    (tuple[Point, ...], "list of { x, y }"),
     (dict[str, int], "dict"),
     (Path, "Path"),
 ]

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from policies.heartbeat import Heartbeat, HeartbeatConfig
-from proxy.config import MAX_FILE_BYTES, Config, load
+from proxy.config import MAX_FILE_BYTES, Config, load, parse
 from proxy.dialects import DIALECTS
 from proxy.errors import ConfigError
 from proxy.values import TCPAddress, UnixAddress
@@ -55,7 +55,7 @@ def test_the_smallest_file_and_its_defaults(read: Callable[[str], Config]) -> No
     config = read(MINIMAL)
     assert config.listeners["main"].address == TCPAddress("127.0.0.1", 8080)
     assert config.admin.address == TCPAddress("127.0.0.1", 9090)
-    assert (config.server.drain_s, config.server.trusted_proxies) == (30.0, 0)
+    assert (config.server.workers, config.server.drain_s, config.server.trusted_proxies) == (1, 30.0, 0)
     assert config.limits.model_dump() == {
         "request_line_bytes": 8190,
         "header_field_bytes": 16384,
@@ -202,6 +202,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "text for a number": (MINIMAL + '[limits]\nhead_s = "1"', ["[limits] head_s: must be a number, not text"]),
     "zero where there is no zero": (MINIMAL + "[limits]\nhead_s = 0", ["[limits] head_s: must be greater than 0"]),
     "negative": (MINIMAL + "[server]\ndrain_s = -1.0", ["[server] drain_s: must be at least 0"]),
+    "no worker": (MINIMAL + "[server]\nworkers = 0", ["[server] workers: must be at least 1"]),
+    "too many workers": (MINIMAL + "[server]\nworkers = 1000", ["[server] workers: must be at most 256"]),
     "not a number": (MINIMAL + "[limits]\nhead_s = nan", ["[limits] head_s: must be a finite number"]),
     "infinite": (MINIMAL + "[server]\ndrain_s = inf", ["[server] drain_s: must be a finite number"]),
     "half a connection": (
@@ -404,6 +406,63 @@ def test_certificates_need_tls(
     ]
 
 
+STATES: dict[str, tuple[str, str]] = {
+    "a password for nobody": (
+        'password = "env:REDIS_PASSWORD"',
+        '[state] has a `username` or `password`, but its `url` is "memory://"',
+    ),
+    "a user of nothing": ('username = "anna"', '[state] has a `username` or `password`, but its `url` is "memory://"'),
+    "certificates without TLS": (
+        'url = "redis://127.0.0.1:6379"\nca_file = "{ca_file}"',
+        '[state] has a `ca_file`, but its `url` does not begin with "rediss://": nothing would be encrypted',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), STATES.values(), ids=STATES)
+def test_keys_of_the_state_that_have_no_use(
+    problems: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "Quito-1147")
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    text = text.replace("{ca_file}", str(tmp_path / "ca.pem"))
+    assert problems(f"{MINIMAL}[state]\n{text}") == [expected]
+
+
+def test_redis_needs_its_client(
+    read: Callable[[str], Config], problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MINIMAL + '[state]\nurl = "redis://127.0.0.1:6379/1"'
+    assert read(text).state.url == "redis://127.0.0.1:6379/1"
+    monkeypatch.setattr("proxy.config.find_spec", lambda name: None if name == "redis" else pytest.fail(name))
+    assert problems(text) == ['[state] needs the Redis client for its `url`, an extra: pip install "penstock[redis]"']
+    assert read(MINIMAL).state.url == "memory://"
+
+
+NEEDY = """
+from proxy.policy import Policy, PolicyConfig, Stage
+
+class Brake(Policy):
+    stage = Stage.ADMIT
+    Config = PolicyConfig
+    needs_state = True
+"""
+
+
+def test_several_workers_need_a_state_that_they_share(
+    read: Callable[[str], Config], problems: Callable[[str], list[str]], install: Install
+) -> None:
+    install("acme", {"brake": "acme_brake:Brake"}, acme_brake=NEEDY)
+    policies = '[[policy]]\nuse = "brake"\n[[policy]]\nuse = "brake"\nname = "second"\n' + HEARTBEAT
+    workers, redis = "[server]\nworkers = 3\n", '[state]\nurl = "redis://127.0.0.1:6379"\n'
+    assert problems(MINIMAL + workers + policies) == [
+        "[state] url: with `workers = 3` these policies need a state that all of them share, such as "
+        '"redis://127.0.0.1:6379": brake, second'
+    ]
+    for text in (policies, redis + workers + policies, workers + HEARTBEAT):
+        read(MINIMAL + text)
+
+
 def test_all_mistakes_at_once_each_with_the_file(read: Callable[[str], Config], tmp_path: Path) -> None:
     text = """
         [listners.main]
@@ -510,6 +569,13 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     path = tmp_path / "penstock.toml"
     path.write_text(MINIMAL, encoding="utf-8-sig")
     load(path)
+
+
+def test_another_process_can_make_the_same_of_it(read: Callable[[str], Config]) -> None:
+    config = read(MINIMAL)
+    assert config.data == MINIMAL.encode()
+    assert parse(config.file, config.data) == config
+    assert "127.0.0.1:8000" not in repr(config).split("listeners")[0], "its text is not shown"
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -12,21 +12,43 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from proxy.config import AdminConfig, Limits, ListenerConfig, LogConfig, RouteConfig, ServerConfig, UpstreamConfig, load
+from proxy.config import (
+    AdminConfig,
+    Limits,
+    ListenerConfig,
+    LogConfig,
+    RouteConfig,
+    ServerConfig,
+    StateConfig,
+    UpstreamConfig,
+    load,
+)
 from proxy.registry import COMMON_KEYS, DISTRIBUTION, PolicyTable, Registry, Unusable
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
 
 _COMMENTED_OUT = re.compile(r"^# (?=[a-z_]+ = )", re.MULTILINE)
+_COMMENTED_TABLE = re.compile(r"^# \[\[policy\]\]\n(?:# .*\n)+", re.MULTILINE)
 
-SINGLE: dict[str, type[BaseModel]] = {"admin": AdminConfig, "server": ServerConfig, "limits": Limits, "log": LogConfig}
+SINGLE: dict[str, type[BaseModel]] = {
+    "admin": AdminConfig,
+    "server": ServerConfig,
+    "limits": Limits,
+    "state": StateConfig,
+    "log": LogConfig,
+}
 NAMED: dict[str, type[BaseModel]] = {"listeners": ListenerConfig, "upstreams": UpstreamConfig, "routes": RouteConfig}
+
+
+def _example() -> str:
+    """The example, with the policies of which it only shows how they would stand there."""
+    return _COMMENTED_TABLE.sub(lambda table: re.sub("^# ", "", table[0], flags=re.MULTILINE), EXAMPLE.read_text())
 
 
 def _tables() -> Iterator[tuple[str, dict[str, Any], dict[str, Any], type[BaseModel]]]:
     """(name, as it stands, with the keys that are commented out, model) of each table of the example."""
-    text = EXAMPLE.read_text()
+    text = _example()
     stands, whole = tomllib.loads(text), tomllib.loads(_COMMENTED_OUT.sub("", text))
     for name, model in SINGLE.items():
         yield name, stands.pop(name), whole[name], model
@@ -78,7 +100,7 @@ def test_every_key_of_the_example_has_its_default(
 
 
 def test_the_common_keys_of_policies_are_in_the_example() -> None:
-    tables = tomllib.loads(_COMMENTED_OUT.sub("", EXAMPLE.read_text()))["policy"]
+    tables = tomllib.loads(_COMMENTED_OUT.sub("", _example()))["policy"]
     assert set(PolicyTable.model_fields) == {key for table in tables for key in table if key in COMMON_KEYS}
     assert {table.get("on_error", "close") for table in tables} == {"close"}
 
@@ -90,7 +112,7 @@ def test_every_policy_that_comes_with_penstock_is_in_the_example() -> None:
 
 
 def test_every_key_of_the_example_says_why() -> None:
-    for line in EXAMPLE.read_text().splitlines():
+    for line in _example().splitlines():
         if re.match(r"(# )?[a-z_]+ = ", line):
             assert re.search(r"  # \S.{8,}", line), line
 
@@ -100,6 +122,12 @@ def test_the_example_is_a_configuration() -> None:
     assert [entry.name for entry in config.chain("default")] == ["cors", "idle_timeout", "heartbeat", "compression"]
     assert str(config.listeners["main"].address) == "127.0.0.1:8080"
     assert config.upstreams["demo"].url == "http://127.0.0.1:8000"
+
+
+def test_the_policies_that_are_commented_out_stand_where_they_could(tmp_path: Path) -> None:
+    path = tmp_path / "whole.toml"
+    path.write_text(_example())
+    assert load(path).policies
 
 
 def _test_file(source: Path) -> Path:

@@ -1,7 +1,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from proxy.fields import add_vary, weights
+from proxy.fields import add_vary, append, weights
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,20 @@ def test_weights(values: list[str], expected: object) -> None:
 )
 def test_what_is_malformed_is_not_asked_for(value: object) -> None:
     assert weights([f"{value}, gzip"]) == {"gzip": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("stated", "elements", "expected"),
+    [
+        ([], ["a"], "a"),
+        (["a"], ["b", "c"], "a, b, c"),
+        (["a, b", "", "c"], ["", "d"], "a, b, c, d"),
+    ],
+)
+def test_a_list_is_one_field_in_the_end(stated: list[str], elements: list[str], expected: str) -> None:
+    headers = CIMultiDict([("Via", value) for value in stated])
+    append(headers, "via", *elements)
+    assert headers.getall("Via") == [expected]
 
 
 @pytest.mark.parametrize(

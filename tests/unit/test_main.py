@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -55,10 +58,10 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int]) -> None:
-    server = ModuleType("proxy.server")
-    server.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.server", server)
+def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int], name: str = "server") -> None:
+    module = ModuleType(f"proxy.{name}")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 def test_check_shows_the_chain_of_each_route(config: Path, capsys: Capture) -> None:
@@ -113,6 +116,36 @@ def test_run_gives_the_configuration_to_the_server(config: Path, monkeypatch: py
     _server(monkeypatch, run)
     assert main(["run", "--config", str(config)]) == 7
     assert [list(loaded.routes) for loaded in given] == [["chat", "rest"]]
+
+
+def test_run_gives_several_workers_a_supervisor(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _server(monkeypatch, lambda _: pytest.fail("the lone server was started"))
+    _server(monkeypatch, lambda loaded: loaded.server.workers, "supervisor")
+    config.write_text(TWO_ROUTES + "[server]\nworkers = 3\n")
+    assert main(["run", "--config", str(config)]) == 3
+
+
+def test_a_key_for_a_client(capsys: Capture) -> None:
+    assert main(["hash-key", "alice", "--tenant", "acme"]) == 0
+    key, entry = capsys.readouterr().out.splitlines()
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert tomllib.loads(f"keys = [{entry}]") == {"keys": [{"id": "alice", "sha256": digest, "tenant": "acme"}]}
+    assert re.fullmatch(r"penstock-[\w-]{43}", key)  # 256 bits
+
+
+def test_keys_are_random_and_need_no_tenant(capsys: Capture) -> None:
+    for _ in range(2):
+        assert main(["hash-key", "alice"]) == 0
+    one, entry, other, _ = capsys.readouterr().out.splitlines()
+    assert one != other
+    assert tomllib.loads(f"keys = [{entry}]")["keys"][0].keys() == {"id", "sha256"}
+
+
+def test_a_key_needs_a_name_that_limits_and_logs_can_have(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["hash-key", "alice smith"])
+    assert ended.value.code == 2
+    assert "must be 1 to 64 letters" in capsys.readouterr().err
 
 
 def test_an_address_in_use(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

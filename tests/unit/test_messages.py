@@ -6,6 +6,7 @@ import pytest
 
 from proxy.dialects.base import Call
 from proxy.dialects.generic import Generic
+from proxy.dialects.openai_chat import OpenAIChat
 from proxy.messages import Headers, Reply, Request, ResponseHead, end_to_end, tokens
 
 
@@ -72,6 +73,25 @@ def test_a_streamed_body_is_no_call_and_cannot_be_replaced() -> None:
     assert (asked.call.model, asked.call.stream, asked.call.choices) == (None, False, 1)
     with pytest.raises(ValueError, match="needs_body"):
         asked.replace_body(b"{}")
+
+
+def test_usage_is_asked_for_once_and_hidden_by_the_last_who_asked() -> None:
+    body = b'{"stream":true}'
+    asked = request(dialect=OpenAIChat(), body=body)
+    for hider in ("first", "last"):
+        asked.ask_for_usage(hider)
+        assert asked.usage_hidden_by == hider
+        assert asked.body == b'{"stream":true,"stream_options":{"include_usage":true}}'
+        assert not asked.call.wants_usage
+    asked.replace_body(asked.body)  # as a later policy may
+    assert not asked.call.wants_usage
+
+
+def test_usage_that_the_client_asked_for_is_hidden_by_nobody() -> None:
+    asked = request(dialect=OpenAIChat(), body=b'{"stream":true,"stream_options":{"include_usage":true}}')
+    asked.ask_for_usage("policy")
+    assert asked.usage_hidden_by is None
+    assert asked.call.wants_usage
 
 
 def test_a_head_has_headers_of_its_own() -> None:

@@ -125,6 +125,11 @@ def test_two_objects_share_nothing() -> None:
     assert value(Metrics(), "penstock_events_total", **PLACE) is None
 
 
+def test_all_of_it_can_be_collected_for_another_process() -> None:
+    collected = {sample.name: sample.value for family in done().collect() for sample in family.samples}
+    assert collected["penstock_events_total"] == 7
+
+
 def test_a_scraper_that_asks_for_openmetrics_gets_it() -> None:
     content_type, body = done().expose("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")

@@ -17,7 +17,16 @@ from proxy.chain import Chain, Link
 from proxy.dialects.base import Call, Dialect, DialectStream
 from proxy.dialects.generic import Generic
 from proxy.dialects.openai_chat import OpenAIChat
-from proxy.errors import COMPLETE, Outcome, OutcomeKind, Problem, UpstreamError, UpstreamGarbage, UpstreamTruncated
+from proxy.errors import (
+    COMPLETE,
+    FAULTS,
+    Outcome,
+    OutcomeKind,
+    Problem,
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamTruncated,
+)
 from proxy.framing import Event
 from proxy.intake import TURN_EVENTS
 from proxy.messages import Headers, Reply, ResponseHead
@@ -976,6 +985,15 @@ def test_a_refusal_passes_the_attachments_streams_made_so_far() -> None:
     assert b"|" not in scene.client.body  # in one piece
     assert (cors.told, other.told) == (["response", "close"], ["close"])
     scene.assert_released(Outcome(OutcomeKind.REFUSED, "caps", "too_many"), "end")
+
+
+@pytest.mark.parametrize("details", ["request_rate", "stream_cap", "token_limit", "state_unavailable"])
+def test_what_stops_a_stream_refuses_a_request(details: str) -> None:
+    scene = Scene()
+    scene.relay.refuse(Reply(details=details), "limits")
+    assert (scene.client.status, error_code(scene.client.body)) == (FAULTS[details].status, details)
+    scene.assert_released(Outcome(OutcomeKind.REFUSED, "limits", details), "end")
+    assert Outcome.of(details).kind is OutcomeKind.STOPPED
 
 
 def test_a_local_reply_says_whose_it_is() -> None:

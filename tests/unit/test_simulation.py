@@ -5,6 +5,7 @@ from proxy.errors import Outcome, OutcomeKind
 from proxy.messages import Reply
 from proxy.policy import Events, Pause, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage, Stop
 from proxy.simulation import FakeHost, Simulation, joined, make_head, make_request, sse, texts
+from proxy.state import Grant, Window
 
 TEXT = Channel(0, Kind.TEXT, "/text")
 
@@ -272,3 +273,13 @@ def test_counters_are_kept_by_label() -> None:
 def test_the_clock_stands_still() -> None:
     host = FakeHost(now=5.0)
     assert host.clock() == host.clock() == 5.0
+
+
+async def test_time_passes_for_the_host_and_its_store_too() -> None:
+    minute = Window(10, 60)
+    exchange = await Simulation.admit(Scripted(PolicyStream()))
+    host = exchange.policy.host
+    await host.state.take("a", [minute], 10)
+    exchange.advance(150.0)
+    assert host.clock() == exchange.now
+    assert isinstance(await host.state.take("a", [minute], 10), Grant)

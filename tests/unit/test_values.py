@@ -19,6 +19,7 @@ from proxy.values import (
     Positive,
     Seconds,
     SecondsOrZero,
+    StateUrl,
     TCPAddress,
     UnixAddress,
     Url,
@@ -44,6 +45,10 @@ RIGHT: list[tuple[Any, object, object]] = [
     (Url, "HTTPS://API.Example.com/v1/", "https://api.example.com/v1"),
     (Url, "http://[::1]:80/", "http://[::1]:80"),
     (Url, "http://model_server", "http://model_server"),
+    (StateUrl, "memory://", "memory://"),
+    (StateUrl, "redis://127.0.0.1", "redis://127.0.0.1"),
+    (StateUrl, "REDISS://[::1]:6379/15/", "rediss://[::1]:6379/15"),
+    (StateUrl, "unix:///run/redis.sock", "unix:///run/redis.sock"),
     (Seconds, 1, 1.0),
     (Seconds, 0.5, 0.5),
     (SecondsOrZero, 0, 0.0),
@@ -64,6 +69,7 @@ SPELT = "must be written in its normal form"
 HOST = "must be a host name or an IP address (IPv6 in brackets); patterns are not supported"
 HOST_SPELT = "must be written in lower case, without port and final dot"
 URL_HOST = "has no valid host and port"
+STATE_URL = 'must be "memory://", "redis://host:port/database" ("rediss://" with TLS) or "unix:///path/of/redis.sock"'
 
 WRONG: list[tuple[Any, object, str, str]] = [
     (Address, 8080, 'must be text such as "127.0.0.1:8080"', ""),
@@ -110,6 +116,24 @@ WRONG: list[tuple[Any, object, str, str]] = [
     (Url, "http://ä", "must be printable ASCII without spaces (an international host in its xn-- form)", ""),
     (Url, "http://h\n", "must be printable ASCII without spaces (an international host in its xn-- form)", ""),
     (Url, "http://", URL_HOST, ""),
+    (Url, "unix:///run/model.sock", 'must begin with "http://" or "https://"', ""),
+    (StateUrl, "", STATE_URL, ""),
+    (StateUrl, "memory", STATE_URL, ""),
+    (StateUrl, "memory://here", STATE_URL, ""),
+    (StateUrl, "http://127.0.0.1:6379", STATE_URL, ""),
+    (StateUrl, "redis://", STATE_URL, ""),
+    (StateUrl, "redis:///1", STATE_URL, ""),
+    (StateUrl, "redis://127.0.0.1:6379/one", STATE_URL, ""),
+    (StateUrl, "redis://127.0.0.1:6379/1/2", STATE_URL, ""),
+    (StateUrl, "redis://127.0.0.1:0", URL_HOST, ""),
+    (StateUrl, "redis://-", URL_HOST, ""),
+    (StateUrl, "redis://h:99999", "is not a valid URL", ""),
+    (StateUrl, "redis://:secret@h", 'must not hold a user or password; put a key into `password = "env:NAME"`', ""),
+    (StateUrl, "redis://h?db=1", "must end with the path, without query and fragment", ""),
+    (StateUrl, "unix://run/redis.sock", STATE_URL, ""),
+    (StateUrl, "unix://", STATE_URL, ""),
+    (StateUrl, "unix:///", STATE_URL, ""),
+    (StateUrl, "redis://h\n", "must be printable ASCII without spaces (an international host in its xn-- form)", ""),
     (Url, "http://h:0", URL_HOST, ""),
     (Url, "http://1.2.3", URL_HOST, ""),
     (Url, "http://h:99999", "is not a valid URL", ""),

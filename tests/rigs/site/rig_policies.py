@@ -1,7 +1,9 @@
-"""Policies that only tests want: one that looks at everything, and three that end exchanges in the ways policies can."""
+"""Policies that only tests want: one that looks at everything, three that end exchanges in the ways policies can, and one
+that tells which process it lives in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Literal
 
@@ -106,3 +108,25 @@ class Refuse(Policy[RefuseConfig]):
 
     async def admit(self, request: Request) -> Reply:
         return Reply(self.config.status, details="rig_refused", message="Not today.", headers={"Retry-After": "7"})
+
+
+class WorkerConfig(PolicyConfig):
+    crash_while: str = Field("", description="A file; as long as it exists, a process that starts crashes.")
+
+
+class WorkerStream(PolicyStream):
+    def on_response(self, head: ResponseHead) -> Reply | None:
+        head.headers["X-Pid"] = str(os.getpid())
+        return None
+
+
+class Worker(Policy[WorkerConfig]):
+    stage = Stage.TRANSFORM
+    Config = WorkerConfig
+
+    async def start(self) -> None:
+        if os.path.exists(self.config.crash_while):
+            os._exit(7)
+
+    async def admit(self, request: Request) -> PolicyStream:
+        return WorkerStream()

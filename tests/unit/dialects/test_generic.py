@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from proxy.dialects.base import EVERY_CHANNEL, Call, Channel, DialectStream, Kind
+from proxy.dialects.base import EVERY_CHANNEL, Call, Channel, DialectStream, Kind, Usage
 from proxy.dialects.generic import WHOLE_TEXT, CharacterFramer, Generic
 from proxy.errors import Problem
 from proxy.framing import Event
+from proxy.messages import Headers, Request
 from proxy.policy import Ending
 
 Open = Callable[..., DialectStream]
@@ -47,6 +48,30 @@ def test_every_string_value_is_a_channel(content_type: str, raw: bytes, open_str
     assert event.deltas == [(at("/m/t/0"), "a"), (at("/m/t/1"), "b"), (at("/"), "c")]
     assert event.known
     assert rewrite(event, "a", "B", "").raw == raw.replace(b'"b"', b'"B"').replace(b'"c"', b'""')
+
+
+@pytest.mark.parametrize(
+    ("content_type", "raw"),
+    [
+        ("text/event-stream", b'data: {"usage":{"input_tokens":3,"output_tokens":5}}\n\n'),
+        ("application/x-ndjson", b'{"usage":{"input_tokens":3,"output_tokens":5}}\n'),
+        ("application/json", b'{"usage":{"input_tokens":3,"output_tokens":5}}'),
+    ],
+)
+def test_usage_is_read_where_most_apis_state_it_and_never_hidden(
+    content_type: str, raw: bytes, open_stream: Open
+) -> None:
+    stream = open_stream("generic", content_type)
+    event = stream.event(raw)
+    assert event.usage == Usage(3, 5)
+    assert stream.without_usage(event) is event
+
+
+def test_there_is_no_switch_for_usage() -> None:
+    body = b'{"stream": true}'
+    request = Request(id="1", method="POST", path="/", headers=Headers(), dialect=Generic(), body=body)
+    assert not request.dialect.ask_for_usage(request)
+    assert request.body == body
 
 
 def test_a_whole_body_ends_its_channels(open_stream: Open) -> None:

@@ -10,10 +10,11 @@ import openai
 import pytest
 
 from proxy.dialects import DIALECTS, choose
-from proxy.dialects.base import Call, Channel, DialectStream
+from proxy.dialects.base import Call, Channel, DialectStream, Usage
 from proxy.dialects.openai_common import MAX_CHOICES
 from proxy.errors import FAULTS, Problem
 from proxy.framing import Event
+from proxy.messages import Headers, Request
 from proxy.policy import Ending
 
 Open = Callable[..., DialectStream]
@@ -302,7 +303,119 @@ def test_the_client_joins_a_tool_call_that_was_held_back_and_continued(
     ]
 
 
+# Usage
+
+
+@BOTH
+def test_a_cut_says_the_usage_that_was_counted_to_who_asked_for_it(dialect: str, open_stream: Open) -> None:
+    for wants, found in ((True, [{"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}]), (False, [])):
+        stream = open_stream(dialect, call=Call(wants_usage=wants))
+        deliver(stream, chunk(0, usage={"prompt_tokens": 3, "completion_tokens": 1}))
+        stream.counted = Usage(9, 4)
+        *events, _ = stream.ending(Ending.LENGTH, SILENCE)
+        assert [event.document["usage"] for event in events if "usage" in event.document] == found
+
+
+def without_usage(stream: DialectStream, *chunks: bytes) -> bytes:
+    events = [stream.without_usage(stream.event(raw)) for raw in chunks]
+    return b"".join(event.raw for event in events if event is not None)
+
+
+def spaced(raw: bytes) -> bytes:
+    """As Python's own `json` writes it."""
+    return raw.replace(b",", b", ").replace(b'":', b'": ')
+
+
+@BOTH
+@pytest.mark.parametrize("spelling", [bytes, spaced])
+def test_a_stream_without_usage_is_as_if_nobody_had_asked(
+    dialect: str, spelling: Callable[[bytes], bytes], open_stream: Open
+) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    asked = [chunk(0, usage=None), chunk(1, usage=None), chunk(usage=usage), b": a comment\n\n", b"data: [DONE]\n\n"]
+    unasked = [chunk(0), chunk(1), *asked[3:]]
+    got = without_usage(open_stream(dialect), *map(spelling, asked))
+    assert got == b"".join(map(spelling, unasked))
+
+
+@BOTH
+def test_usage_beside_a_choice_is_taken_out_of_its_event(dialect: str, open_stream: Open) -> None:
+    stream = open_stream(dialect)
+    event = stream.event(chunk(0, finish_reason="stop", usage={"prompt_tokens": 3, "completion_tokens": 1}, more=1.50))
+    left = stream.without_usage(event)
+    assert left is not None
+    assert left.raw == chunk(0, finish_reason="stop", more=1.50)
+    assert (left.usage, left.ends, left.parsed.choices) == (None, event.ends, event.parsed.choices)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        chunk(0),
+        b'data: {"choices":[{"index":0,"delta":{"content":"usage"}}]}\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"content":",\\"usage\\":null"}}]}\n\n',
+        b'data: "usage"\n\n',
+        b'data: {"usage" broken\n\n',
+    ],
+)
+def test_what_is_no_usage_stays(raw: bytes, open_stream: Open) -> None:
+    stream = open_stream("openai-chat")
+    event = stream.event(raw)
+    assert stream.without_usage(event) is event
+
+
+def test_a_text_that_is_called_usage_beside_usage(open_stream: Open) -> None:
+    asked = b'data: {"choices":[{"index":0,"delta":{"content":"usage"}}],"usage":null}\n\n'
+    first = b'data: {"usage":null,"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+    left = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
+    assert without_usage(open_stream("openai-chat"), asked, first) == left % b"usage" + left % b"x"
+
+
+def test_of_a_real_stream_with_usage_in_every_chunk_the_texts_are_left(open_stream: Open, play: Play) -> None:
+    stream = open_stream("openai-chat")
+    events = play(stream, "written/vllm_chat_usage.sse")
+    left = [shown for event in events if (shown := stream.without_usage(event)) is not None]
+    assert len(left) == len(events) - 1
+    assert not any(b"usage" in event.raw for event in left)
+    assert [event.deltas for event in left if event.deltas] == [event.deltas for event in events if event.deltas]
+
+
 # Requests
+
+
+def make_request(dialect: str, body: bytes) -> Request:
+    return Request(id="1", method="POST", path="/", headers=Headers(), dialect=choose(dialect, "/"), body=body)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("body", "asks"),
+    [
+        (b'{"stream": true, "n": 1.50}', b'{"stream":true,"n":1.50,"stream_options":{"include_usage":true}}'),
+        (b'{"stream": true, "stream_options": null}', b'{"stream":true,"stream_options":{"include_usage":true}}'),
+        (
+            b'{"stream_options": {"include_usage": false, "x": 1}, "stream": true}',
+            b'{"stream_options":{"include_usage":true,"x":1},"stream":true}',
+        ),
+    ],
+)
+def test_asking_for_usage(dialect: str, body: bytes, asks: bytes) -> None:
+    request = make_request(dialect, body)
+    assert request.dialect.ask_for_usage(request)
+    assert request.body == asks
+    assert request.dialect.read_call(request).wants_usage
+    assert not request.dialect.ask_for_usage(request)
+    assert request.body == asks
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b'{"stream": false}', b'{"stream": true, "stream_options": 7}']
+)
+def test_where_usage_cannot_be_asked_for_nothing_changes(dialect: str, body: bytes) -> None:
+    request = make_request(dialect, body)
+    assert not request.dialect.ask_for_usage(request)
+    assert request.body == body
 
 
 @BOTH

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from multidict import CIMultiDict
 
-from proxy.dialects.base import Channel, DialectStream, Kind
-from proxy.dialects.stream import framing_of, media_type
+from proxy.dialects.base import Channel, DialectStream, Kind, Usage
+from proxy.dialects.stream import framing_of, media_type, usage_of
 from proxy.errors import UpstreamGarbage
 from proxy.framing import Event, Framing
 from proxy.messages import ResponseHead
@@ -36,6 +36,26 @@ def test_the_content_type_decides_the_framing(content_type: str, framing: Framin
     assert framing_of(ResponseHead(200, CIMultiDict({"Content-Type": content_type}))) is framing
     for dialect in DIALECTS:
         assert open_stream(dialect, content_type).framing is framing
+
+
+@pytest.mark.parametrize(
+    ("document", "usage"),
+    [
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}}, Usage(3, 5)),
+        ({"usage": {"input_tokens": 3, "output_tokens": 5}}, Usage(3, 5)),
+        ({"usage": {"output_tokens": 5}}, Usage(None, 5)),
+        ({"usage": {"prompt_tokens": 3, "total_tokens": 3}}, Usage(3, 0)),  # embeddings
+        ({"usage": {"total_tokens": 3}}, Usage(None, None)),
+        ({"usage": {"prompt_tokens": "3", "completion_tokens": 5.0, "total_tokens": True}}, Usage(None, None)),
+        ({"usage": None}, None),
+        ({"usage": 7}, None),
+        ({}, None),
+        ([], None),
+        ("usage", None),
+    ],
+)
+def test_the_usage_that_a_document_states(document: object, usage: Usage | None) -> None:
+    assert usage_of(document) == usage
 
 
 def test_a_reply_without_content_type_is_opaque() -> None:

@@ -1,0 +1,228 @@
+"""`auth`: who a request is from, by its API key or by the word of a trusted front; refuses those who have neither.
+
+A key is looked for where the providers' own clients put it: `Authorization: Bearer`, x-api-key (Anthropic),
+x-goog-api-key and ?key= (Gemini), api-key (Azure). It is taken out of the request there, good or bad, so that it never
+reaches the model server, which gets its own from `[upstreams.NAME]`. Two different keys are refused, since whoever reads
+only one of the places would believe another than we do. `Authorization` with any other scheme is no key.
+
+`identity_header` names the field in which a front that authenticates clients says who they are. It is believed only of
+requests that came through `[server] trusted_proxies`, and then does instead of a key; from all others it is dropped.
+
+Put it before everything that counts by key, tenant or subject, and after `cors`. Two keys may share a tenant. Keys are
+kept as SHA-256 (`proxy.identity.digest` says why that is enough); `penstock hash-key` makes one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
+
+from proxy.forwarding import CREDENTIAL_FIELDS, take_credentials
+from proxy.identity import Identity, digest
+from proxy.messages import Reply, Request
+from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage
+from proxy.problems import check
+from proxy.secrets import read_text
+from proxy.values import Name, Token
+
+_KEYS_FILE_BYTES = 1 << 24  # some 100,000 keys
+_KEY = re.compile(r"[!-~]{1,512}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SUBJECT_CHARACTERS = 256
+_BUCKET_BYTES = 2  # of a digest
+
+
+def _sha256(given: str) -> str:
+    if not _SHA256.fullmatch(given):  # perhaps the key itself, so it is not repeated
+        raise ValueError("must be the SHA-256 of a key, 64 hexadecimal digits; `penstock hash-key` prints both")
+    return given
+
+
+def _moment(given: object) -> datetime:
+    """TOML's date-times arrive as text."""
+    try:
+        moment = datetime.fromisoformat(str(given))
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise ValueError("must be a date and time with its offset, such as 2030-12-31T23:59:59Z")
+    return moment
+
+
+class Key(PolicyConfig):
+    """One entry of `keys`."""
+
+    id: Name  # what it is called in logs and limits
+    sha256: Annotated[str, AfterValidator(_sha256)]
+    tenant: Name | None = None
+    expires: Annotated[datetime, PlainValidator(_moment)] | None = None
+
+
+class _KeysTable(PolicyConfig):
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFile:
+    """A file with more `keys`, as it was when the configuration was loaded."""
+
+    path: str
+    keys: tuple[Key, ...]
+
+
+def _keys_file(given: object) -> KeysFile:
+    if isinstance(given, KeysFile):
+        return given
+    if not isinstance(given, str) or not given.startswith("/"):
+        raise ValueError("must be an absolute path")
+    try:
+        document = tomllib.loads(read_text(given, _KEYS_FILE_BYTES))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"file {given} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"file {given} is nested too deeply") from None
+    table = check(_KeysTable, document, given)
+    if isinstance(table, list):
+        raise ValueError("\n".join(["is a file with mistakes:", *(f"    {problem}" for problem in table)]))
+    return KeysFile(given, table.keys)
+
+
+def _identity_header(given: str) -> str:
+    if given.lower() in (name.lower() for name in CREDENTIAL_FIELDS):
+        raise ValueError("must not be a field in which clients send API keys")
+    return given
+
+
+class AuthConfig(PolicyConfig):
+    keys: tuple[Key, ...] = ()
+    keys_file: Annotated[KeysFile, PlainValidator(_keys_file)] | None = Field(None, description="an absolute path")
+    missing: Literal["refuse", "anonymous"] = "refuse"
+    unknown: Literal["refuse", "anonymous"] = "refuse"  # expired keys too
+    identity_header: Annotated[Token, AfterValidator(_identity_header)] | None = None
+
+    @property
+    def all_keys(self) -> tuple[Key, ...]:
+        return self.keys + (self.keys_file.keys if self.keys_file is not None else ())
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> AuthConfig:
+        ids = _repeated(key.id for key in self.all_keys)
+        if ids:
+            raise ValueError(f"has several keys with the same id: {', '.join(ids)}")
+        digests = _repeated(key.sha256 for key in self.all_keys)
+        if digests:
+            same = sorted(key.id for key in self.all_keys if key.sha256 in digests)
+            raise ValueError(f"has the same key under several ids: {', '.join(same)}")
+        return self
+
+
+def _repeated(values: Iterable[str]) -> list[str]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
+
+
+class Keyring:
+    """Finds a key by its digest, in a time that tells nothing of the digests that are kept but their first bytes."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._buckets: dict[bytes, list[tuple[bytes, Key]]] = {}
+        for key in keys:
+            kept = bytes.fromhex(key.sha256)
+            self._buckets.setdefault(kept[:_BUCKET_BYTES], []).append((kept, key))
+
+    def find(self, credential: str) -> Key | None:
+        asked = digest(credential)
+        found = None
+        for kept, key in self._buckets.get(asked[:_BUCKET_BYTES], ()):
+            if hmac.compare_digest(kept, asked):
+                found = key
+        return found
+
+
+class Auth(Policy[AuthConfig]):
+    stage = Stage.ADMIT
+    scope = Scope.ATTACHMENT
+    sees = Sees.NOTHING
+    Config = AuthConfig
+
+    def __init__(self, config: AuthConfig, host: Host, wall_clock: Callable[[], float] = time.time) -> None:
+        super().__init__(config, host)
+        self._keyring = Keyring(config.all_keys)
+        self._wall_clock = wall_clock
+
+    async def admit(self, request: Request) -> PolicyStream | Reply | None:
+        found, request.query = take_credentials(request.headers, request.query)
+        sent = {credential for place, value in found if (credential := _key(place, value))}
+        subject = self._take_subject(request)
+        if subject is None:
+            return _refuse("The identity that a proxy in front stated for this client cannot be used.")
+        key = self._authenticate(sent, subject)
+        if isinstance(key, Reply):
+            return key
+        client = request.identity.client
+        if key is None:
+            request.identity = Identity(subject=subject, client=client)
+            return None
+        request.identity = Identity(key.id, key.tenant or "", subject, client)
+        return AuthStream(key)
+
+    def _take_subject(self, request: Request) -> str | None:
+        """Whom the front says the request is from; "" where it says nothing, None where that cannot be used."""
+        if self.config.identity_header is None:
+            return ""
+        stated = request.headers.popall(self.config.identity_header, [])
+        if not request.fronted or not any(stated):
+            return ""
+        usable = len(stated) == 1 and len(stated[0]) <= _SUBJECT_CHARACTERS and stated[0].isprintable()
+        return stated[0] if usable else None
+
+    def _authenticate(self, sent: Collection[str], subject: str) -> Key | Reply | None:
+        """The key that was sent; None for somebody without one who is let in."""
+        if not all(_KEY.fullmatch(credential) for credential in sent):
+            return _refuse("This is no API key: it is too long, or has characters that no key has.", "invalid_token")
+        if len(sent) > 1:
+            return _refuse("Different API keys were sent; send one.", "invalid_request", status=400)
+        if not sent:
+            if subject or self.config.missing == "anonymous":
+                return None
+            return _refuse("An API key is needed, such as in the field `Authorization: Bearer KEY`.")
+        (credential,) = sent
+        key = self._keyring.find(credential)
+        expired = key is not None and key.expires is not None and key.expires.timestamp() <= self._wall_clock()
+        if key is not None and not expired:
+            return key
+        if self.config.unknown == "anonymous":
+            return None
+        return _refuse(f"This API key {'has expired' if expired else 'is not known'}.", "invalid_token")
+
+
+class AuthStream(PolicyStream):
+    """Tells the access log which key it was. Not the subject: it may be a person's name."""
+
+    def __init__(self, key: Key) -> None:
+        self._facts = {"key": key.id} | ({"tenant": key.tenant} if key.tenant else {})
+
+    def facts(self) -> Mapping[str, int | str]:
+        return self._facts
+
+
+def _key(place: str, value: str) -> str:
+    """The API key in a field's value; "" where there is none."""
+    if place != "Authorization":
+        return value
+    scheme, _, key = value.partition(" ")
+    return key.strip(" ") if scheme.lower() == "bearer" else ""
+
+
+def _refuse(message: str, error: str = "", status: int | None = None) -> Reply:
+    """`error` is a code of RFC 6750 §3.1; none where the client did not try to authenticate."""
+    challenge = f'Bearer error="{error}"' if error else "Bearer"
+    return Reply(status, details="unauthorized", message=message, headers={"WWW-Authenticate": challenge})

@@ -1,0 +1,156 @@
+"""What must hold across processes: counters with refunds, and leases. The interface, and the arithmetic of a window.
+
+`memory://` (`state_memory.py`) is the embedded default for one process, `redis://` (`state_redis.py`: Redis or Valkey) the
+shared engine for several workers, replicas and hosts. On both a window is counted as the `limits` library's
+sliding-window counter does it, to which refunds, charges above the limit, totals and leases are added.
+
+The sliding-window counter keeps two counts, of the window that runs now and of the one before it, and takes the units of
+the previous one to have been spent evenly: what counts is `floor(previous * share of it still in view) + current`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import NamedTuple, Protocol
+
+MOST = 1 << 48
+"""The largest limit. A larger amount is charged as this one: it is over every limit, and no sum of them overflows."""
+
+_TICK_S = 0.001  # what Redis rounds times to
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]{1,64}")
+
+
+def key(*parts: str) -> str:
+    """One key of the store for `parts`, the policy's name first; no two lists of parts have the same.
+
+    A part that is long, empty or holds anything but plain characters stands there as a hash, so whatever a client sent
+    can be one. What is secret does not belong into a key: the hash of a guess is easily compared."""
+    return "/".join(part if _PLAIN.fullmatch(part) else _hashed(part) for part in parts)
+
+
+def _hashed(part: str) -> str:
+    digest = hashlib.blake2b(part.encode("utf-8", "surrogatepass"), digest_size=16)
+    return f"#{digest.hexdigest()}"  # no plain part begins so
+
+
+def check_amount(amount: int) -> None:
+    """Raises ValueError where `amount` is negative: it would lift the limit instead of counting against it."""
+    if amount < 0:
+        raise ValueError(f"an amount cannot be negative: {amount}")
+
+
+class Window(NamedTuple):
+    """At most `limit` units (up to `MOST`) in any `seconds`; `seconds` None: in all, for ever (a total).
+
+    A key has one counter for each length, whatever the limit: the windows of one call differ in their lengths, and a
+    limit that is changed later applies to what was already used."""
+
+    limit: int
+    seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How full one window is. `remaining` is never negative; `reset_s` is when, in seconds from now, more of it is free
+    (0 where all of it is, None: never)."""
+
+    window: Window
+    remaining: int
+    reset_s: float | None
+
+
+class Short(NamedTuple):
+    """Not granted: which window is too full, and when asking for the same amount again can succeed (None: never)."""
+
+    level: Level
+    retry_after_s: float | None
+
+
+class Grant(NamedTuple):
+    """Granted: `amount` units are charged in every window. Keep it: a refund goes to the windows it was taken from."""
+
+    key: str
+    windows: tuple[Window, ...]
+    amount: int
+    taken_at: float  # seconds, on the store's clock
+    levels: tuple[Level, ...] = ()  # of each window, after it
+
+
+class Usage(NamedTuple):
+    """What is counted in one window: units, and for how many seconds from now they count. A total has only `current`."""
+
+    previous: int
+    previous_s: float
+    current: int
+    current_s: float
+
+    def counted(self, window: Window) -> int:
+        if window.seconds is None:
+            return self.current
+        return floor(self.previous * self.previous_s / window.seconds) + self.current
+
+    def level(self, window: Window) -> Level:
+        remaining = max(0, window.limit - self.counted(window))
+        return Level(window, remaining, 0.0 if remaining == window.limit else self.fits_in_s(window, remaining + 1))
+
+    def short(self, window: Window, amount: int) -> Short:
+        return Short(self.level(window), self.fits_in_s(window, amount))
+
+    def fits_in_s(self, window: Window, amount: int) -> float | None:
+        """When, in seconds from now, `amount` more fit into the window if nothing else is taken; None: never."""
+        allowed = window.limit - amount  # what may still be counted then
+        if allowed < 0:
+            return None
+        if self.counted(window) <= allowed:
+            return 0.0
+        if window.seconds is None:
+            return None
+        if self.current <= allowed:  # it is enough that the previous window slides out of view
+            share_s = (allowed - self.current + 1) * window.seconds / self.previous
+            return self.previous_s - share_s + _TICK_S
+        share_s = (allowed + 1) * window.seconds / self.current  # the current one, once it is the previous
+        return self.current_s - share_s + _TICK_S
+
+
+class Store(Protocol):
+    """Every method raises `StateError` (a `PenstockError`) where the store is down or slower than its bound; then what was
+    asked for may or may not have happened, and nothing may be concluded from it but what the policy states.
+
+    Keys are made by `key(...)`. An amount that is negative is a ValueError. Cancelled at an await, or slower than its
+    bound, a method holds nothing: what it may have taken meanwhile it gives back in the background, as soon as the store
+    answers.
+    """
+
+    shared: bool
+    """Other processes see the same state."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def take(self, key: str, windows: Sequence[Window], amount: int) -> Grant | Short:
+        """Charge `amount` in all windows or in none: the first that is short is named."""
+
+    async def give_back(self, grant: Grant, amount: int) -> None:
+        """Refund `amount` of `grant`; never below zero, and only to windows that still count what was taken then."""
+
+    async def charge(self, key: str, windows: Sequence[Window], amount: int) -> None:
+        """Charge `amount` whatever the limit: what was really used beyond what was granted."""
+
+    async def levels(self, key: str, windows: Sequence[Window]) -> list[Level]:
+        """How full the windows are, for the RateLimit fields."""
+
+    async def acquire(self, key: str, cap: int, holder: str, ttl_s: float) -> bool:
+        """Take one of `cap` slots for `ttl_s`; False where none is free. Expired leases are free. Idempotent per holder."""
+
+    async def renew(self, leases: Sequence[tuple[str, str]], ttl_s: float) -> list[bool]:
+        """Renew (key, holder) pairs, all in one round trip; False for each that had expired and whose slot is gone."""
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give the slot back. Does nothing where the holder has none."""
+
+    async def held(self, key: str) -> int:
+        """How many slots are taken now."""

@@ -1,0 +1,96 @@
+"""API keys, and the word of a trusted front, on the wire: who is let in, and that no key goes anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from rigs.penstock import Penstock, StartPenstock
+from rigs.raw_client import connect, get
+from rigs.raw_upstream import CHAT_EVENTS, RawUpstream, streams
+
+KEY, WRONG = "sk-alice-0123456789", "sk-wrong-9876543210"
+ENTRY = {"id": "alice", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "tenant": "acme"}
+AUTH: dict[str, Any] = {"policy": [{"use": "auth", "keys": [ENTRY]}], "log": {"level": "debug"}}
+EACH_ONCE = {"use": "request_rate", "windows": [{"requests": 1, "window_s": 86400}]}
+
+
+@pytest.fixture
+def proxy(penstock: StartPenstock) -> Penstock:
+    return penstock(AUTH)
+
+
+async def test_the_openai_client_with_a_key_and_without(proxy: Penstock, upstream: RawUpstream) -> None:
+    upstream.script = streams(*CHAT_EVENTS)
+    for key in (WRONG, KEY):
+        async with openai.AsyncOpenAI(base_url=f"{proxy.url}/v1", api_key=key, max_retries=0) as client:
+            asked = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=True)
+            if key == WRONG:
+                with pytest.raises(openai.AuthenticationError) as caught:
+                    await asked
+                assert caught.value.code == "unauthorized"
+                assert caught.value.response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+            else:
+                assert [part async for part in await asked]
+
+
+@pytest.mark.parametrize("place", ["Authorization: Bearer ", "x-api-key: ", "x-goog-api-key: ", "api-key: ", "?key="])
+async def test_no_key_goes_on_or_into_the_log(proxy: Penstock, upstream: RawUpstream, place: str) -> None:
+    name = "".join(filter(str.isalpha, place))
+    for key, id in ((WRONG, f"wrong-{name}"), (KEY, f"right-{name}")):
+        target, fields = (f"/v1/x?n=1&key={key}", []) if place == "?key=" else ("/v1/x?n=1", [place + key])
+        async with connect(proxy.address) as client:
+            answer = await client.exchange(get(target, *fields, f"X-Request-Id: {id}"))
+        assert key not in str(answer)
+        record = await proxy.log.find(id=id)
+        assert record["outcome"] == ("refused" if key == WRONG else "complete")
+    request = await upstream.request()
+    assert request.target == "/v1/x?n=1"
+    assert KEY not in str(request)
+    assert KEY not in proxy.output
+    assert WRONG not in proxy.output
+    async with connect(proxy.addresses["admin"]) as client:
+        assert KEY not in str(await client.exchange(get("/metrics")))
+
+
+async def test_the_access_log_names_the_key(proxy: Penstock, upstream: RawUpstream) -> None:
+    async with connect(proxy.address) as client:
+        await client.exchange(get("/", f"x-api-key: {KEY}", "X-Request-Id: named"))
+    record = await proxy.log.find(id="named")
+    assert record["facts"]["auth"] == {"key": "alice", "tenant": "acme"}
+
+
+async def test_keys_in_a_file(penstock: StartPenstock, upstream: RawUpstream, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(f'keys = [\n  {{ id = "alice", sha256 = "{ENTRY["sha256"]}" }},\n]\n')
+    proxy = penstock({"policy": [{"use": "auth", "keys_file": str(path)}]})
+    async with connect(proxy.address) as client:
+        assert (await client.exchange(get("/", f"api-key: {KEY}"))).status == 200
+
+
+def _named(user: str, forwarded_for: str | None) -> bytes:
+    return get("/", f"X-User: {user}", *([] if forwarded_for is None else [f"X-Forwarded-For: {forwarded_for}"]))
+
+
+async def test_a_trusted_front_names_its_users(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    policies = [{"use": "auth", "identity_header": "X-User"}, EACH_ONCE]
+    proxy = penstock({"policy": policies, "server": {"trusted_proxies": 1}})
+    async with connect(proxy.address) as client:
+        statuses = [
+            (await client.exchange(_named(user, "192.0.2.7"))).status for user in ("ann", "bob", "ann", "bob", "carol")
+        ]
+        assert statuses == [200, 200, 429, 429, 200]
+        assert (await client.exchange(_named("dave", None))).status == 401  # it came past the front
+    assert (await upstream.request()).head.get("X-User") is None
+
+
+async def test_without_one_nobody_chooses_whom_to_count_for(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    policies = [{"use": "auth", "identity_header": "X-User", "missing": "anonymous"}, EACH_ONCE]
+    proxy = penstock({"policy": policies})
+    async with connect(proxy.address) as client:
+        statuses = [(await client.exchange(_named(f"u{n}", f"192.0.2.{n}"))).status for n in range(3)]
+    assert statuses == [200, 429, 429]
+    assert (await upstream.request()).head.get("X-User") is None

@@ -1,0 +1,110 @@
+"""Slots on the wire: taken while a stream runs, and back whatever its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from rigs import raw_upstream
+from rigs.penstock import Penstock, StartPenstock
+from rigs.raw_client import connect, post
+from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, Held, RawUpstream, chunk
+from rigs.waiting import within_limit
+
+CAP: dict[str, Any] = {"use": "stream_cap", "cap": 2, "per": "all"}
+ASK = post("/v1/chat/completions", b'{"model": "m", "stream": true, "messages": []}')
+STALLS = raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0]))
+
+
+@pytest.fixture
+def proxy(penstock: StartPenstock) -> Penstock:
+    return penstock({"policy": [CAP]})
+
+
+async def assert_both_slots_are_free(proxy: Penstock, upstream: RawUpstream) -> None:
+    upstream.script = STALLS
+    async with connect(proxy.address) as one, connect(proxy.address) as two, connect(proxy.address) as three:
+        heads = []
+        for client in (one, two, three):
+            await client.send(ASK)
+            heads.append(await client.read_head())
+    assert [head.start.split(" ")[1] for head in heads] == ["200", "200", "429"]
+    await upstream.idle()
+
+
+async def test_the_third_is_refused_until_one_has_ended(proxy: Penstock, upstream: RawUpstream) -> None:
+    held = Held(upstream)
+    async with connect(proxy.address) as one, connect(proxy.address) as two, connect(proxy.address) as three:
+        for client in (one, two):
+            await client.send(ASK)
+            await client.read_until(CHAT_EVENTS[0])
+        refused = await three.exchange(ASK)
+        assert (refused.status, refused.head.get("Retry-After")) == (429, "1")
+        assert refused.head.get("RateLimit-Policy") == '"stream_cap";q=2;qu="concurrent-requests"'
+        held.release.set()
+        await one.read_until(CHAT_EVENTS[-1])
+        assert (await three.exchange(ASK)).status == 200
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_clients_that_leave_take_nothing_with_them(proxy: Penstock, upstream: RawUpstream, reset: bool) -> None:
+    upstream.script = STALLS
+    for _ in range(3):
+        async with connect(proxy.address) as one, connect(proxy.address) as two:
+            for client in (one, two):
+                await client.send(ASK)
+                await client.read_until(CHAT_EVENTS[0])
+            for client in (one, two):
+                client.reset() if reset else client.close()
+            await upstream.idle()
+    await assert_both_slots_are_free(proxy, upstream)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        raw_upstream.then_closes(b""),
+        raw_upstream.then_resets(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
+        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0]) + b"zz\r\n"),
+    ],
+    ids=["nothing", "reset", "garbage"],
+)
+async def test_nor_do_upstreams(proxy: Penstock, upstream: RawUpstream, script: raw_upstream.Script) -> None:
+    upstream.script = script
+    for _ in range(4):
+        async with connect(proxy.address) as client:
+            assert (await client.exchange(ASK)).status in (200, 502)
+    await assert_both_slots_are_free(proxy, upstream)
+
+
+async def test_the_queue(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    proxy = penstock({"policy": [{**CAP, "cap": 1, "queue_length": 2, "queue_wait_s": 600.0}]})
+    held = Held(upstream)
+    async with (
+        connect(proxy.address) as one,
+        connect(proxy.address) as gone,
+        connect(proxy.address) as two,
+        connect(proxy.address) as three,
+    ):
+        await one.send(ASK)
+        await one.read_until(CHAT_EVENTS[0])
+        await gone.send(ASK)
+        await two.send(ASK)
+        assert (await three.exchange(ASK)).status == 429
+        gone.reset()
+        held.release.set()
+        await within_limit(two.read_until(CHAT_EVENTS[-1]), "the slot of the one before")
+
+
+async def test_the_openai_client_raises_its_own_error(proxy: Penstock, upstream: RawUpstream) -> None:
+    upstream.script = STALLS
+    async with connect(proxy.address) as one, connect(proxy.address) as two:
+        for client in (one, two):
+            await client.send(ASK)
+            await client.read_until(CHAT_EVENTS[0])
+        async with openai.AsyncOpenAI(base_url=f"{proxy.url}/v1", api_key="none", max_retries=0) as sdk:
+            with pytest.raises(openai.RateLimitError) as caught:
+                await sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=True)
+    assert caught.value.code == "stream_cap"
+    await upstream.idle()

@@ -1,0 +1,110 @@
+"""The store in memory: what every store does, and that its memory is bounded."""
+
+from __future__ import annotations
+
+import pytest
+from rigs.stores import BEHAVIOURS, MINUTE, TOTAL, Behaviour, MemoryWorld, remaining
+
+from proxy.errors import StateError
+from proxy.state import Grant, Window
+from proxy.state_memory import MemoryStore
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
+async def test_as_every_store(behaviour: Behaviour) -> None:
+    await behaviour(MemoryWorld())
+
+
+def test_other_processes_do_not_see_it() -> None:
+    assert not MemoryStore.shared
+
+
+async def test_two_stores_have_nothing_in_common() -> None:
+    one, other = MemoryStore(), MemoryStore()
+    await one.start()
+    await one.take("a", [MINUTE], 100)
+    assert await remaining(other, "a", MINUTE) == [100]
+    await one.stop()
+
+
+async def test_counters_that_have_expired_leave_no_trace() -> None:
+    now = 0.0
+    store = MemoryStore(clock=lambda: now)
+    sizes = []
+    for second in range(1000):
+        now = float(second)
+        for number in range(20):
+            await store.take(f"{second}-{number}", [Window(10, 10)], 1)
+        sizes.append(len(store.counters.storage))
+    assert max(sizes) <= 20 * 21  # a count is needed for two windows
+
+
+async def test_after_a_flood_they_get_fewer_with_each_new_one() -> None:
+    now = 0.0
+    store = MemoryStore(clock=lambda: now)
+    for number in range(1000):
+        await store.take(f"flood-{number}", [MINUTE], 1)
+    now = 121.0
+    for number in range(400):
+        await store.take(f"later-{number}", [MINUTE], 1)
+    assert len(store.counters.storage) == 400
+
+
+async def test_a_full_store_refuses_new_counters_and_keeps_those_it_has() -> None:
+    now = 0.0
+    store = MemoryStore(max_keys=4, clock=lambda: now)
+    first = await store.take("a", [MINUTE, TOTAL], 10)
+    await store.take("b", [MINUTE], 10)
+    with pytest.raises(StateError, match="no room") as raised:
+        await store.take("c", [MINUTE, TOTAL], 10)
+    assert raised.value.details == "state_unavailable"
+    assert await remaining(store, "c", MINUTE, TOTAL) == [100, 5000]  # the first of its two was given back
+    with pytest.raises(StateError):
+        await store.charge("d", [MINUTE], 10)
+    assert isinstance(await store.take("a", [MINUTE, TOTAL], 10), Grant)
+    assert isinstance(first, Grant)
+    await store.give_back(first, 10)
+    assert await remaining(store, "a", MINUTE, TOTAL) == [90, 4990]
+    now = 121.0
+    assert isinstance(await store.take("d", [MINUTE], 10), Grant)
+
+
+async def test_refusals_and_refunds_make_no_counters() -> None:
+    store = MemoryStore()
+    for number in range(100):
+        await store.take(f"a-{number}", [MINUTE], 101)
+        await store.levels(f"a-{number}", [MINUTE, TOTAL])
+        await store.give_back(Grant(f"a-{number}", (MINUTE, TOTAL), 1, 0.0), 1)
+    assert not store.counters.storage
+
+
+async def test_leases_that_nobody_asks_for_again_leave_no_trace() -> None:
+    now = 0.0
+    store = MemoryStore(clock=lambda: now)
+    for second in range(1000):
+        now = float(second)
+        assert await store.acquire(f"a-{second}", 1, "x", 10.0)
+    assert len(store.leases) <= 11
+    now = 2000.0
+    for _ in range(3):
+        assert await store.acquire("b", 1, "x", 10.0)
+    assert list(store.leases) == ["b"]
+    await store.release("b", "x")
+    assert not store.leases
+
+
+async def test_what_is_refused_leaves_no_lease() -> None:
+    store = MemoryStore()
+    for number in range(100):
+        assert not await store.acquire(f"a-{number}", 0, "x", 10.0)
+        assert await store.renew([(f"b-{number}", "x")], 10.0) == [False]
+    assert not store.leases
+
+
+async def test_time_is_its_own() -> None:
+    """By default a clock that nobody sets: it counts from the start of the machine, and windows begin where they will."""
+    store = MemoryStore()
+    taken = await store.take("a", [Window(10, 10**9), TOTAL], 10)
+    assert isinstance(taken, Grant)
+    await store.give_back(taken, 10)
+    assert await remaining(store, "a", Window(10, 10**9), TOTAL) == [10, 5000]
