@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import fcntl
 import http
 import logging
+import re
+import sys
+import termios
 import time
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
 logger = logging.getLogger(__name__)
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110 §5.6.2)
+_FRAMING = ("Connection", "Keep-Alive", "Transfer-Encoding")
+_LENGTH = re.compile(r"[0-9]+")
 
 
 class Watcher(Protocol):
@@ -48,10 +56,12 @@ class ConnectionKeeper(Protocol):
 
 
 class Connection(RequestHandler):
-    """One client connection. `client` is its peer's address, "" on a Unix socket; `since` when it was made."""
+    """One client connection. `client` is its peer's address, "" on a Unix socket; `head_since` is the monotonic time since
+    which a request's head is awaited: the first one from the start, a later one from its first byte; None at other times.
+    """
 
     __slots__ = (
-        "_body", "_keeper", "_refused", "client", "closing_since", "raw_transport", "served", "since", "watcher",
+        "_body", "_keeper", "_refused", "client", "closing_since", "head_since", "raw_transport", "watcher",
     )  # fmt: skip
 
     def __init__(self, manager: web.Server, keeper: ConnectionKeeper, **options: Any) -> None:
@@ -62,9 +72,8 @@ class Connection(RequestHandler):
         self.watcher: Watcher | None = None
         self.raw_transport: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
         self.client = ""
-        self.since = 0.0  # monotonic seconds
         self.closing_since: float | None = None
-        self.served = False  # a request head has arrived
+        self.head_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -72,7 +81,7 @@ class Connection(RequestHandler):
         self.raw_transport.set_write_buffer_limits(high=self._keeper.write_buffer_bytes)
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.since = self._loop.time()
+        self.head_since = self._loop.time()
         self._refused = not self._keeper.connected(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -82,8 +91,13 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        awaited = self._waiter is not None and not self._waiter.done()  # aiohttp's loop has no request left
         super().data_received(data)
-        if self._messages:
+        if not self._messages:
+            if awaited and self.head_since is None and data.strip(b"\r\n"):  # empty lines are skipped (RFC 9112 §2.2)
+                self.head_since = self._loop.time()
+        else:
+            self.head_since = None
             message, content = self._messages[-1]
             if not hasattr(message, "exc"):
                 self._body = content
@@ -150,7 +164,7 @@ class ClientReply:
     """`attachment.Downstream` on one connection. After `end` or `abort` nothing may be written. `content` is the body of
     the request, as far as it has come."""
 
-    __slots__ = ("_chunked", "_connection", "_content", "_delimited", "_head_only", "_http_1_0", "keep_alive")
+    __slots__ = ("_chunked", "_connection", "_content", "_delimited", "_head_only", "_http_1_0", "_left", "keep_alive")
 
     def __init__(
         self,
@@ -168,17 +182,26 @@ class ClientReply:
         self._head_only = method == "HEAD"
         self._chunked = False
         self._delimited = True
+        self._left: int | None = None  # bytes of the Content-Length still to come
 
     def send_head(self, head: ResponseHead) -> None:
-        """Raises ValueError for a field that would break out of the head (RFC 9110 §5.5)."""
+        """How the body is framed is decided here, whatever `head` says of it. Raises ValueError for what would break the
+        head or the framing (RFC 9110 §5.5, §8.6)."""
         headers = head.headers
+        for name in _FRAMING:
+            headers.popall(name, None)
+        lengths = headers.getall("Content-Length", ())
+        if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
+            raise ValueError("Content-Length is not one number")
         if head.local and not self._content.is_eof():
             self.keep_alive = False  # what is still to come of the request will not be read (RFC 9110 §10.1.1)
         bodiless = self._head_only or head.status in (204, 304)
         self._head_only = bodiless
         if head.status == 204:
             headers.popall("Content-Length", None)  # RFC 9110 §8.6
-        elif not bodiless and "Content-Length" not in headers:
+        elif lengths and not bodiless:
+            self._left = int(lengths[0])
+        elif not bodiless:
             if self._http_1_0:
                 self._delimited = self.keep_alive = False
             else:
@@ -197,12 +220,19 @@ class ClientReply:
             self._write(_head_bytes(head))
 
     def write(self, data: bytes) -> None:
+        if self._left is not None:
+            if len(data) > self._left:  # the client would take the rest for the next reply
+                data = data[: self._left]
+                self.keep_alive = False
+            self._left -= len(data)
         if self._head_only or not data:
             return
         self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def end(self) -> None:
-        if self._chunked and not self._head_only:
+        if self._left:
+            self.abort()
+        elif self._chunked and not self._head_only:
             self._write(b"0\r\n\r\n")
 
     def abort(self) -> None:
@@ -220,6 +250,13 @@ class ClientReply:
         if self._connection.raw_transport is not None:
             self._connection.raw_transport.abort()
 
+    @property
+    def unsent(self) -> int:
+        transport = self._connection.raw_transport
+        if transport is None or transport.is_closing():
+            return 0
+        return transport.get_write_buffer_size() + _unsent_in_kernel(transport)
+
     def continue_(self) -> None:
         """The client may send its body (RFC 9110 §10.1.1)."""
         if not self._http_1_0:
@@ -231,7 +268,20 @@ class ClientReply:
             transport.write(data)
 
 
+def _unsent_in_kernel(transport: asyncio.Transport) -> int:
+    """Bytes in the socket's send queue that the peer has not acknowledged (tcp(7), SIOCOUTQ); 0 where nobody says."""
+    try:
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, AttributeError):
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
+
+
 def _head_bytes(head: ResponseHead) -> bytes:
+    if not 100 <= head.status <= 999:
+        raise ValueError("a status has three digits")
+    if not all(map(_FIELD_NAME.fullmatch, head.headers)):
+        raise ValueError("the name of a header field is no token")
     lines = [f"HTTP/1.1 {head.status} {head.reason or _reason(head.status)}"]
     lines += [f"{name}: {value}" for name, value in head.headers.items()]
     text = "\r\n".join(lines)

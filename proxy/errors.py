@@ -68,6 +68,7 @@ FAULTS: dict[str, Fault] = {
     "no_route": Fault(404, _K.REFUSED, _I, "No route is configured for this path."),
     "method_refused": Fault(405, _K.REFUSED, _I, "This method is not passed on."),
     "upgrade_refused": Fault(501, _K.REFUSED, _I, "This protocol upgrade is not configured."),
+    "transfer_coding": Fault(501, _K.REFUSED, _I, "This transfer coding is not supported."),
     "too_many_connections": Fault(503, _K.REFUSED, _W, "Too many connections are open; try again later."),
     "draining": Fault(503, _K.REFUSED, _I, "This server is shutting down; try again."),
     "unauthorized": Fault(401, _K.REFUSED, _I, "A valid API key is needed."),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import select
 import signal
 import time
 from collections import Counter
@@ -42,11 +43,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _METHODS_REFUSED = ("CONNECT", "TRACE")
-_ALLOW = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
+_CLOSING = ("method_refused", "upgrade_refused")  # what comes behind CONNECT or Upgrade may be no HTTP at all
+_RETRY = {"Retry-After": "1"}
+_REFUSAL_HEADERS = {
+    "method_refused": {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"},
+    "draining": _RETRY,
+    "too_many_connections": _RETRY,
+}
 _SWEEP_S = 1.0
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)(.*)")
 # RFC 3986 §3.2.2 and §3.2.3, without what only a list or a user's name would need.
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)  # only Linux has it; POLLHUP and POLLERR are always reported
 _LAST_WORDS_S = 5.0  # after the drain's limit: for endings to be written and policies to let go
 
 
@@ -105,6 +113,10 @@ class Server:
         handover.check()
         if self._access_log is not None:
             self._access_log.start()
+        if (address := self._config.admin.address) is not None:  # first: it says that the rest is still starting
+            await self._admin.start(address)
+            bound = TCPAddress(address.host, self._admin.port) if isinstance(address, TCPAddress) else address
+            self.addresses["admin"] = bound
         await self._assembly.start()
         limits = self._config.limits
         self._protocols = _Protocols(
@@ -119,14 +131,9 @@ class Server:
         )
         self._runner = web.ServerRunner(self._protocols, shutdown_timeout=1.0)
         await self._runner.setup()
+        self._state = None  # before the first listener: a request may come at once
         for name, listener in self._config.listeners.items():
             self.addresses[name] = await self._listen(self._runner, listener.address)
-        if self._config.admin.address is not None:
-            await self._admin.start(self._config.admin.address)
-            address = self._config.admin.address
-            bound = TCPAddress(address.host, self._admin.port) if isinstance(address, TCPAddress) else address
-            self.addresses["admin"] = bound
-        self._state = None
         self._sweep()
 
     async def drain(self) -> None:
@@ -140,9 +147,13 @@ class Server:
                 connection.force_close()
         if not await self._wait_idle(self._config.server.drain_s):
             logger.warning("%d exchanges did not finish in time and are cut", len(self._exchanges))
-            for exchange in list(self._exchanges):
-                exchange.shut_down()
-            await self._wait_idle(_LAST_WORDS_S)
+            await self.cut()
+
+    async def cut(self) -> None:
+        """End what still runs, each in its dialect's words, and wait a moment for that to be done."""
+        for exchange in list(self._exchanges):
+            exchange.shut_down()
+        await self._wait_idle(_LAST_WORDS_S)
 
     async def stop(self) -> None:
         """Release everything. Works after a `start` that failed, too."""
@@ -202,11 +213,12 @@ class Server:
         reply = ClientReply(connection, method="", http_1_0=True, keep_alive=False)
         exchange = Exchange(_nameless(connection), None, reply, self._config.limits)
         self.metrics.exchange_started("")
-        exchange.refuse(Reply(details=details), "parser")
+        exchange.refuse(_refusal(details), "parser")
         self._record(exchange, _Started(), _Counted())
 
     def _sweep(self) -> None:
-        """Time limits of connections that no exchange watches: looked at once a second instead of a timer for each."""
+        """What no event tells, looked at once a second instead of a timer for each connection: time limits where no
+        exchange watches, and clients that left while they are not read."""
         loop = asyncio.get_running_loop()
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
         now, limits = loop.time(), self._config.limits
@@ -220,8 +232,10 @@ class Server:
                     connection.closing_since = now
                 elif now - connection.closing_since > limits.write_stall_s:
                     transport.abort()
-            elif not connection.served and now - connection.since > limits.head_s:
+            elif connection.head_since is not None and now - connection.head_since > limits.head_s:
                 self._refuse_connection(connection, "head_timeout")
+            elif connection.watcher is not None and not transport.is_reading() and _has_left(transport):
+                transport.abort()
 
     # Requests
 
@@ -229,7 +243,7 @@ class Server:
         """aiohttp's handler: one exchange. Cancelled when the client is gone."""
         connection = request.protocol
         assert isinstance(connection, Connection)
-        connection.served = True
+        connection.head_since = None
         started, counted = _Started(), _Counted()
         # The last trailer field of a chunked body would become a field of the connection's next request (aiohttp 3.14).
         reusable = bool(request.keep_alive) and "Transfer-Encoding" not in request.headers
@@ -285,7 +299,9 @@ class Server:
                 raise RequestError("no new exchanges", "draining")
             route = self._assembly.routes.find(host, path)
         except RequestError as exc:
-            refusal = Reply(details=exc.details, headers=_ALLOW if exc.details == "method_refused" else None)
+            refusal = _refusal(exc.details)
+            if exc.details in _CLOSING:
+                reply.keep_alive = False
         version = f"{received.version.major}.{received.version.minor}"
         request = Request(
             id=id,
@@ -363,6 +379,18 @@ class _Counted:
         self.bytes = 0
 
 
+def _refusal(details: str) -> Reply:
+    return Reply(details=details, headers=_REFUSAL_HEADERS.get(details))
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed or reset its connection, asked of the socket: a transport that does not read is not
+    told, neither by asyncio nor by uvloop."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _PEER_CLOSED)
+    return bool(poll.poll(0))
+
+
 def _nameless(connection: Connection) -> Request:
     """What stands for a request that could not be read."""
     return Request(
@@ -388,7 +416,7 @@ def _target(request: BaseRequest) -> tuple[str, str, str]:
 def _check(request: BaseRequest, headers: Headers, host: str) -> None:
     """What no route can allow. Raises `RequestError`."""
     if request.method in _METHODS_REFUSED:
-        raise RequestError("method", "method_refused")
+        raise RequestError("a method that is not passed on", "method_refused")
     if request.version < (1, 0):
         raise RequestError("HTTP/0.9", "malformed_request")
     hosts = headers.getall("Host", ())
@@ -398,12 +426,13 @@ def _check(request: BaseRequest, headers: Headers, host: str) -> None:
         raise RequestError("the host is none", "malformed_request")
     if request.version < (1, 1) and "Transfer-Encoding" in request.headers:
         raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
+    if tokens(headers.getall("Transfer-Encoding", ())) not in ([], ["chunked"]):
+        raise RequestError("only chunked is understood (RFC 9112 §6.1)", "transfer_coding")
     if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
-        raise RequestError(
-            "upgrade", "upgrade_refused"
-        )  # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
-    if headers.get("Expect", "100-continue").lower() != "100-continue":
-        raise RequestError("expectation", "expectation_failed")
+        # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+        raise RequestError("another protocol is asked for", "upgrade_refused")
+    if any(value.lower() != "100-continue" for value in headers.getall("Expect", ())):
+        raise RequestError("only 100-continue can be expected (RFC 9110 §10.1.1)", "expectation_failed")
 
 
 async def _chunks(
@@ -495,8 +524,10 @@ async def finish(server: Server, stopping: Stopping) -> None:
     await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
     hurry.cancel()
     draining.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         await draining
+    except asyncio.CancelledError:
+        await server.cut()
     await server.stop()
     logger.info("stopped", extra={"fields": {"event": "stopped"}})
 

@@ -251,9 +251,10 @@ async def test_body_that_is_no_call_is_the_model_servers_affair(
         (lines("CONNECT example.test:443 HTTP/1.1", "Host: example.test:443"), 405, "method_refused"),
         (get("/", method="TRACE"), 405, "method_refused"),
         (get("/", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x"), 501, "upgrade_refused"),
+        (get("/", "Transfer-Encoding: gzip, chunked", method="POST") + LAST_CHUNK, 501, "transfer_coding"),
         (get("/", "Expect: 200-maybe", "Content-Length: 2", method="POST") + b"{}", 417, "expectation_failed"),
     ],
-    ids=["CONNECT", "TRACE", "websocket", "Expect"],
+    ids=["CONNECT", "TRACE", "websocket", "Transfer-Encoding", "Expect"],
 )
 async def test_refused_ways_of_using_http(
     proxy: Penstock, upstream: RawUpstream, request_bytes: bytes, status: int, why: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +89,26 @@ async def test_while_it_sends_its_body(
     await is_logged(proxy, name)
     await upstream.idle()
     assert upstream.requests == [], "an incomplete body was completed"
+
+
+async def test_while_nobody_takes_its_body(proxy: Penstock, upstream: RawUpstream) -> None:
+    """The upstream does not read it, so the proxy does not either, and is not told of what happens behind it. (A FIN
+    could not arrive: it waits behind the rest of the body, for which there is no room.)"""
+    release = asyncio.Event()
+
+    async def does_not_read(connection: UpstreamConnection) -> None:
+        await release.wait()
+
+    upstream.script = does_not_read
+    async with connect(proxy.address) as client:
+        fields = ("Content-Length: 30000000", "X-Request-Id: untaken")
+        await client.send(get("/v1/chat/completions", *fields, method="POST"))
+        sending = asyncio.create_task(client.send(b"x" * 29_000_000))
+        await until(lambda: sending.done() or client.sent_bytes > 1_000_000, "much of the body to be sent")
+        sending.cancel()
+        client.reset()
+    await is_logged(proxy, "untaken")
+    release.set()
 
 
 async def test_nothing_is_left_over(proxy: Penstock, upstream: RawUpstream, leave: Callable[[RawClient], None]) -> None:

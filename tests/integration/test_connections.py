@@ -14,6 +14,7 @@ async def is_refused(client: RawClient) -> None:
     """By a reply, unasked, and the end of the connection."""
     answer = await client.reply()
     assert (answer.status, details(answer)) == (503, "too_many_connections")
+    assert answer.head.get("Retry-After") == "1"
     await client.ended()
 
 

@@ -149,8 +149,11 @@ async def test_second_signal_ends_at_once(start: Callable[..., Penstock], upstre
         await client.read_until(CHAT_EVENTS[0])
         await begins_to_drain(proxy)
         proxy.signal(signal.SIGTERM)
+        answer = await client.read_to_end()
         assert await proxy.exit_status() == 0
-    await proxy.log.find(id="running")
+    assert b'"code":"shutdown"' in answer
+    assert answer.endswith(LAST_CHUNK)
+    assert (await proxy.log.find(id="running"))["outcome"] == "shutdown"
 
 
 async def test_request_that_is_being_sent_may_finish(start: Callable[..., Penstock], upstream: RawUpstream) -> None:

@@ -17,7 +17,7 @@ FOREVER = 100_000
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:
-    return penstock({"limits": {"head_s": 0.3, "body_s": 0.5, "write_stall_s": 0.3}})
+    return penstock({"limits": {"head_s": 0.3, "body_s": 0.5, "write_stall_s": 0.3, "keepalive_s": 60.0}})
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ async def test_head_that_does_not_end(proxy: Penstock, upstream: RawUpstream) ->
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["first", "second"])
-async def test_head_that_comes_drop_by_drop(impatient: Penstock, upstream: RawUpstream, number: int) -> None:
-    async with connect(impatient.address) as client:
+async def test_head_that_comes_drop_by_drop(proxy: Penstock, upstream: RawUpstream, number: int) -> None:
+    before = len(proxy.log.records)
+    async with connect(proxy.address) as client:
         if number == 2:
             await client.exchange(get("/"))
         await client.send(b"GET / HTTP/1.1\r\n")
@@ -51,6 +52,7 @@ async def test_head_that_comes_drop_by_drop(impatient: Penstock, upstream: RawUp
             else:
                 pytest.fail("the limit began anew with every byte")
     assert len(upstream.requests) == number - 1
+    await proxy.log.find(lambda record: record in proxy.log.records[before:], details="head_timeout")
 
 
 async def test_connection_on_which_nothing_comes(proxy: Penstock, upstream: RawUpstream) -> None:

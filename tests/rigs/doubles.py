@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from proxy.errors import Outcome, UpstreamError
-from proxy.handover import Sink
 from proxy.messages import Headers, Reply, ResponseHead
 from proxy.policy import Encoder, Events, PolicyStream, Stop, Verdict
+from proxy.sink import Sink
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def test_an_encoder_that_raises_at_the_head_is_closed_and_answered_for() -> None
     attachment.close(outcome := Outcome.of("policy_error", "squeeze"))
     assert client.body == b"sorry"
     assert encoder.closed == [outcome]
+    assert len(attachment.chain.errors) == 1  # it is not asked a second time
 
 
 class HalfDone(Shout):

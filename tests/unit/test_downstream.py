@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
 from aiohttp.streams import StreamReader
 from aiohttp.web_request import BaseRequest
+from rigs.waiting import until
 
 from proxy.downstream import ClientReply, Connection, Written
 from proxy.messages import Headers, ResponseHead
@@ -129,6 +132,56 @@ def test_a_field_cannot_break_out_of_the_head(broken: ResponseHead) -> None:
     with pytest.raises(ValueError, match="line break"):
         reply.send_head(broken)
     assert transport.sent == b""
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        head(99),
+        head(1000),
+        head(**{"X A": "1"}),
+        head(**{"X:A": "1"}),
+        head(**{"": "1"}),
+        head(Content_Length="+5"),
+        head(Content_Length=""),
+        head(Content_Length="5, 5"),
+        head(Content_Length="\u0665"),
+        ResponseHead(200, Headers([("Content-Length", "5"), ("content-length", "6")])),
+    ],
+)
+def test_a_head_that_is_none_is_not_sent(broken: ResponseHead) -> None:
+    reply = make_reply(transport := Transport())
+    with pytest.raises(ValueError, match=r"status|name|Content-Length"):
+        reply.send_head(broken)
+    assert transport.sent == b""
+
+
+def test_framing_is_nobody_elses_affair() -> None:
+    said = {"transfer_encoding": "gzip", "connection": "close", "Keep_Alive": "timeout=5"}
+    make_reply(transport := Transport()).send_head(head(Content_Length="0", **said))
+    make_reply(transport).send_head(head(**said))
+    assert sent(transport) == (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+
+
+def test_nothing_is_written_beyond_the_length() -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head(Content_Length="5"))
+    for data in (b"hel", b"lo, world", b"!"):
+        reply.write(data)
+    reply.end()
+    assert transport.sent.endswith(b"\r\n\r\nhello")
+    assert (reply.keep_alive, transport.end) == (False, "")
+
+
+def test_a_reply_that_is_shorter_than_its_length_ends_with_its_connection() -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head(Content_Length="5"))
+    reply.write(b"hell")
+    reply.end()
+    assert transport.sent.endswith(b"\r\n\r\nhell")
+    assert (reply.keep_alive, transport.end) == (False, "close")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +405,7 @@ async def scene() -> AsyncIterator[Scene]:
 async def test_a_connection_is_announced_and_signed_off(scene: Scene) -> None:
     scene.connect()
     assert scene.connection.client == "192.0.2.7"
-    assert scene.connection.since == pytest.approx(asyncio.get_running_loop().time(), abs=60)
+    assert scene.connection.head_since == pytest.approx(asyncio.get_running_loop().time(), abs=60)
     assert scene.transport.high == 1234
     scene.leave()
     assert scene.keeper.told == ["connected 192.0.2.7", "disconnected"]
@@ -393,6 +446,28 @@ async def test_a_connection_is_idle_between_requests(scene: Scene) -> None:
     assert not connection.idle
     connection.watcher = None
     assert connection.idle
+
+
+async def test_a_head_is_awaited_from_the_start_and_then_from_its_first_byte(scene: Scene) -> None:
+    connection = scene.connect().connection
+    await scene.turn()
+    scene.keeper.answer.set()
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
+    assert connection.head_since is None
+    await scene.turn()
+    connection.data_received(b"}")  # that is the body
+    await scene.turn()
+    connection.data_received(b"\r\n")  # that is nothing
+    assert connection.head_since is None
+    connection.data_received(b"G")
+    began = connection.head_since
+    assert began is not None
+    connection.data_received(b"ET / HTTP/1.1\r\n")
+    assert connection.head_since == began
+    connection.data_received(b"Host: x\r\n\r\nGET")
+    assert connection.head_since is None
+    await scene.turn()
+    assert connection.head_since is None
 
 
 BAD_HEADS = {
@@ -444,3 +519,25 @@ async def test_a_bad_request_does_not_spoil_the_one_before_it(scene: Scene) -> N
     scene.keeper.answer.set()
     await scene.turn()
     assert scene.keeper.told[1:] == ["malformed_request"]
+
+
+# What the client has not taken
+
+
+async def test_what_a_client_has_not_taken_is_known() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        for end in (here, there):
+            end.setblocking(False)
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
+        connection = SimpleNamespace(raw_transport=transport)
+        reply = ClientReply(cast(Connection, connection), method="GET", http_1_0=False, keep_alive=True)
+        assert reply.unsent == 0
+        reply.write(b"x" * 4_000_000)
+        before = reply.unsent
+        assert before > 0
+        assert there.recv(1_000_000)
+        await until(lambda: reply.unsent < before, "the client's reading to be seen")
+        transport.abort()
+    connection.raw_transport = None
+    assert reply.unsent == 0

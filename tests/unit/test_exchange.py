@@ -14,9 +14,9 @@ from rigs.doubles import Client, Hooks, Reading, Shout, StreamLimits
 
 from proxy.errors import COMPLETE, Outcome, OutcomeKind, RequestError, UpstreamError
 from proxy.exchange import Exchange, Place, Route
-from proxy.handover import on_informational
 from proxy.messages import Reply, Request
 from proxy.policy import Encoder, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage, Stop
+from proxy.sink import on_informational
 from proxy.testing import FakeHost, make_request, sse
 from proxy.upstream import Upstream
 

@@ -18,6 +18,7 @@ from rigs.waiting import until
 from proxy import handover
 from proxy.errors import PenstockError
 from proxy.messages import Headers
+from proxy.sink import on_informational
 
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -350,7 +351,7 @@ async def test_interim_replies_are_told_of_and_final_ones_are_not(
     interim = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"]
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
     upstream.script = replies(b"".join(interim) + hints + reply(b"{}"), reply(b"{}"))
-    token = handover.on_informational.set(lambda status, headers: told.append((status, headers)))
+    token = on_informational.set(lambda status, headers: told.append((status, headers)))
     try:
         async with session.get(upstream.url) as response:
             assert response.status == 200
@@ -358,7 +359,7 @@ async def test_interim_replies_are_told_of_and_final_ones_are_not(
         async with session.get(upstream.url) as response:
             await response.read()
     finally:
-        handover.on_informational.reset(token)
+        on_informational.reset(token)
     assert [status for status, _ in told] == [102, 103]
     assert told[1][1].getall("Link") == ["</a>", "</b>"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ from rigs.raw_upstream import (
 from rigs.waiting import until
 from rigs.wire import details
 
+from proxy import listening
 from proxy.accesslog import AccessLog, Record
+from proxy.assembly import Assembly
 from proxy.config import (
     AdminConfig,
     Config,
@@ -36,6 +38,7 @@ from proxy.config import (
     PolicyEntry,
     RouteConfig,
     ServerConfig,
+    StateConfig,
     UpstreamConfig,
 )
 from proxy.downstream import Connection
@@ -109,11 +112,14 @@ def configuration(
     **limits: Any,
 ) -> Config:
     return Config(
+        file="penstock.toml",
+        data=b"",
         listeners={"main": ListenerConfig(address=TCPAddress("127.0.0.1", 0))},
         admin=AdminConfig(address=TCPAddress("127.0.0.1", 0) if admin else None),
         server=ServerConfig(**(server or {})),
         limits=Limits(**limits),
         log=LogConfig(),
+        state=StateConfig(),
         upstreams={"model": UpstreamConfig(url=upstream.url)},
         routes={"all": RouteConfig(path=path, hosts=hosts, upstream="model")},
         policies=policies,
@@ -281,6 +287,8 @@ def vars_of(config: Config) -> dict[str, Any]:
         (b"POST /v1 HTTP/1.0\r\nHost: proxy.test\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"),
         (get("/v1", "Connection: Upgrade", "Upgrade: websocket"), 501, "upgrade_refused"),
         (get("/v1", "Expect: the-unexpected"), 417, "expectation_failed"),
+        (get("/v1", "Expect: 100-continue", "Expect: the-unexpected"), 417, "expectation_failed"),
+        (get("/v1", "Transfer-Encoding: gzip, chunked", method="POST") + LAST_CHUNK, 501, "transfer_coding"),
     ],
 )
 async def test_what_no_route_allows_is_refused_before_any_policy(
@@ -299,6 +307,24 @@ async def test_what_no_route_allows_is_refused_before_any_policy(
 @pytest.mark.parametrize(
     "request_bytes",
     [
+        get("proxy.test:80", method="CONNECT"),
+        get("/", "Connection: Upgrade", "Upgrade: websocket"),
+        get("/", "Transfer-Encoding: gzip, chunked", method="POST") + LAST_CHUNK,
+    ],
+    ids=["CONNECT", "Upgrade", "Transfer-Encoding"],
+)
+async def test_what_stands_behind_another_protocol_is_no_request(upstream: RawUpstream, request_bytes: bytes) -> None:
+    async with client_of(configuration(upstream)) as client:
+        answer = await client.exchange(request_bytes + get("/smuggled"))
+        assert answer.head.get("Connection") == "close"
+        assert await client.read_to_end() == b""
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        get("/", "Transfer-Encoding: Chunked", method="POST") + LAST_CHUNK,
         b"GET /v1 HTTP/1.0\r\nHost: proxy.test\r\n\r\n",
         get("/v1", "Connection: Upgrade", "Upgrade: h2c"),
         get("/v1", "Connection: keep-alive"),
@@ -431,6 +457,7 @@ async def test_connections_over_the_cap_are_refused(upstream: RawUpstream, recor
             async with connect(address_of(server)) as second:
                 answer = await second.reply()
                 assert (answer.status, details(answer)) == (503, "too_many_connections")
+                assert answer.head.get("Retry-After") == "1"
                 assert await second.read_to_end() == b""
             assert (await recorded(records, 2)).details == "too_many_connections"
             assert (await first.exchange(get())).status == 200
@@ -474,6 +501,51 @@ async def test_the_time_for_a_head_ends_with_the_head(upstream: RawUpstream, clo
         clock.advance(10)
         await asyncio.sleep(0)
         assert (await client.exchange(get())).status == 200
+
+
+async def test_the_next_head_has_its_time_too(
+    upstream: RawUpstream, records: list[Record], clock: Clock, connections: list[Connection]
+) -> None:
+    async with client_of(configuration(upstream, head_s=5.0)) as client:
+        await client.exchange(get())
+        clock.advance(10)
+        await client.send(b"GET / HTTP/1.1\r\n")
+        await until(lambda: connections[0].head_since, "the first byte")
+        clock.advance(3)
+        await client.send(b"Host: ")
+        await asyncio.sleep(0)
+        assert len(records) == 1
+        clock.advance(4)
+        answer = await client.reply()
+        assert (answer.status, details(answer)) == (408, "head_timeout")
+        assert await client.read_to_end() == b""
+        assert (await recorded(records, 2)).details == "head_timeout"
+
+
+@pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset])
+async def test_a_client_that_leaves_while_it_is_not_read_is_noticed(
+    upstream: RawUpstream,
+    records: list[Record],
+    clock: Clock,
+    connections: list[Connection],
+    leave: Callable[[RawClient], None],
+) -> None:
+    """More requests came with the one that runs than are read ahead."""
+
+    def paused() -> bool:
+        transport = connections[0].raw_transport if connections else None
+        return transport is not None and not transport.is_reading()
+
+    upstream.script = then_stalls(b"")
+    async with client_of(configuration(upstream)) as client:
+        await client.send(get() * 1000)
+        await until(paused, "the server to stop reading")
+        clock.advance(2)
+        await asyncio.sleep(0)
+        assert records == []  # it is still there
+        leave(client)
+        clock.advance(2)
+        assert (await recorded(records)).outcome is OutcomeKind.CLIENT_GONE
 
 
 async def test_a_closed_connection_whose_client_takes_nothing_is_dropped(
@@ -557,6 +629,25 @@ async def test_an_address_that_is_taken(upstream: RawUpstream) -> None:
     await server.stop()
 
 
+async def test_it_says_that_it_is_starting_and_is_ready_before_it_listens(
+    upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bytes] = []
+
+    def asking_before(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def ask(*given: Any) -> Any:
+            async with connect(address_of(server, "admin")) as admin:
+                said.append((await admin.exchange(get("/readyz"))).body)
+            return await step(*given)
+
+        return ask
+
+    monkeypatch.setattr(Assembly, "start", asking_before(Assembly.start))
+    server = Server(configuration(upstream, admin=True), asking_before(listening.listen))
+    async with server:
+        assert said == [b"starting\n", b"ready\n"]
+
+
 async def test_readiness_follows_its_life(upstream: RawUpstream) -> None:
     upstream.script = streaming
     async with Server(configuration(upstream, admin=True)) as server, connect(address_of(server, "admin")) as admin:
@@ -622,6 +713,7 @@ async def test_a_request_that_comes_too_late_is_refused(upstream: RawUpstream, c
         await server.drain()
         answer = await client.reply()
         assert (answer.status, details(answer), answer.head.get("Connection")) == (503, "draining", "close")
+        assert answer.head.get("Retry-After") == "1"
         assert await client.read_to_end() == b""
 
 
@@ -650,4 +742,18 @@ async def test_what_has_not_begun_in_time_is_refused(upstream: RawUpstream, reco
         await upstream.request()
         await server.drain()
         assert details(await client.reply()) == "shutdown"
+    assert [record.outcome for record in records] == [OutcomeKind.SHUTDOWN]
+
+
+async def test_a_drain_that_is_given_up_still_ends_in_words(upstream: RawUpstream, records: list[Record]) -> None:
+    upstream.script = streaming
+    async with Server(configuration(upstream)) as server, connect(address_of(server)) as client:
+        await client.send(get())
+        await client.read_until(EVENT)
+        draining = asyncio.create_task(server.drain())
+        await asyncio.sleep(0)
+        draining.cancel()
+        await server.cut()
+        rest = await client.read_to_end()
+    assert b'"code":"shutdown"' in rest
     assert [record.outcome for record in records] == [OutcomeKind.SHUTDOWN]
