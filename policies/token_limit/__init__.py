@@ -3,8 +3,9 @@
 - At admission an estimate of the input is reserved, and a lease of output tokens, however many the request asks for. A
   request that finds no room is refused (429), with the fields of draft-ietf-httpapi-ratelimit-headers.
 - An event is delivered if the leases cover its tokens as the configured counter counts them; never else. The next lease is
-  fetched in the background when half of the last is used. An event for which there is no lease waits until the store has
-  answered, also one that alone is more than a lease; if the budget has no room for it, `on_exhausted` says what happens:
+  fetched in the background when half of the last is used; one that is older than the shortest window is not used any
+  more. An event for which there is no lease waits until the store has answered, also one that alone is more than a
+  lease; if the budget has no room for it, `on_exhausted` says what happens:
   "cut" ends the stream as that API's own output limit would; "pace" lets it wait for the window to slide, if that takes
   no longer than `pace_at_most_s`, and cuts it else.
 - At the end the exchange is settled: to the usage that the upstream states, where it is believable, else to the counter.

@@ -111,6 +111,8 @@ class Account:
         self._pots = [(pot, state.key(budget.host.name, pot.what, who), list[Grant]()) for pot in budget.pots]
         self.lasts_s = budget.shortest_s
         """For how long a lease may be used: then the window that it was charged in has gone by."""
+        self.scarce = False
+        """The last lease was smaller than one is where there is enough."""
         self._lock = asyncio.Lock()
         self._closed = False
 
@@ -161,11 +163,15 @@ class Account:
             if wanted <= least or refused.what == "input":
                 return refused
             wanted = max(least, min(wanted - 1, self._lease_size()))
+        self.scarce = wanted < self._full_lease()
         self.leased += wanted
         return None
 
     def _lease_size(self) -> int:
-        size = min(self._budget.lease_tokens, self._party.share())
+        return min(self._full_lease(), self._party.share())
+
+    def _full_lease(self) -> int:
+        size = self._budget.lease_tokens
         return size if self._most_output is None else max(1, min(size, self._most_output - self.leased))
 
     async def _take(self, input_tokens: int, output_tokens: int) -> Refused | None:

@@ -25,7 +25,7 @@ _BELIEVABLE_TOKENS = 1 << 24
 
 _ANSWER_S = 1.0  # how long an event waits before the policy looks again; it is told when the store has answered
 _PROMPT_MAY_BE_READ = (OutcomeKind.CLIENT_GONE, OutcomeKind.TIMEOUT)
-_STEP_S = 0.25  # the least that a paced stream waits: long enough for more than one token
+_STEP_S = 0.25  # the least that a paced stream waits
 
 
 def state_levels(headers: Headers, name: str, levels: Iterable[tuple[What, Sequence[Level]]]) -> None:
@@ -74,6 +74,7 @@ class TokenLimitStream(PolicyStream):
         self._low = account.leased // 2  # with so many tokens left it is time for the next lease
         self._stale_at = math.inf  # then the window that the leases were charged in has gone by
         self._asking = False
+        self._ask_at = 0.0  # not before: what comes free by and by is fetched in steps
         self._answer: Refused | StateError | None = None  # why the event that waits gets no lease
         self._cut = False
 
@@ -104,7 +105,8 @@ class TokenLimitStream(PolicyStream):
             if parsed.usage is not None or self._usage_is_final:
                 self._note_usage(parsed)
         if account.leased - self._delivered <= self._low and not self._asking and account.wants_more:
-            self._ask(1, now)
+            if now >= self._ask_at:
+                self._ask(1, now)
         return self._shown(events)
 
     def close(self, outcome: Outcome) -> None:
@@ -153,7 +155,7 @@ class TokenLimitStream(PolicyStream):
         return self._counter.estimate(text for channel, text in parsed.deltas if not channel.repeated)
 
     def _note_usage(self, parsed: Parsed) -> None:
-        if parsed.deltas and self._in_deltas:
+        if parsed.deltas:
             self._usage_is_final = False
         if parsed.usage is not None:
             prompt_tokens, output_tokens = self._believed(parsed.usage)
@@ -190,6 +192,8 @@ class TokenLimitStream(PolicyStream):
         passed = self._shown(passed)
         answer, self._answer = self._answer, None
         if answer is None:
+            if now < self._ask_at:
+                return Pause(self._ask_at - now, passed, rest)
             if not self._asking:
                 self._ask(missing, now, for_waiting=True)
             return Pause(_ANSWER_S, passed, rest)
@@ -223,6 +227,8 @@ class TokenLimitStream(PolicyStream):
         if answer is None:
             self._low = (self._account.leased - leased) // 2
             self._stale_at = now + self._account.lasts_s
+            if self._account.scarce and self._config.on_exhausted == "pace":
+                self._ask_at = now + _STEP_S
         elif for_waiting:
             self._answer = answer
         else:

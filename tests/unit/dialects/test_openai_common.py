@@ -371,6 +371,19 @@ def test_a_text_that_is_called_usage_beside_usage(open_stream: Open) -> None:
     assert without_usage(open_stream("openai-chat"), asked, first) == left % b"usage" + left % b"x"
 
 
+def test_other_things_that_are_called_usage_stay(open_stream: Open) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    other = {"id": "q", "usage": None}
+    assert without_usage(open_stream("openai-chat"), chunk(0, x=other, usage=usage)) == chunk(0, x=other)
+
+
+def test_a_chunk_without_choices_and_usage_stays(open_stream: Open) -> None:
+    """Azure's first."""
+    asked = b'data: {"usage":null,"choices":[],"prompt_filter_results":[1]}\n\n'
+    left = b'data: {"choices":[],"prompt_filter_results":[1]}\n\n'
+    assert without_usage(open_stream("openai-chat"), asked, chunk(usage=None)) == left + chunk()
+
+
 def test_of_a_real_stream_with_usage_in_every_chunk_the_texts_are_left(open_stream: Open, play: Play) -> None:
     stream = open_stream("openai-chat")
     events = play(stream, "written/vllm_chat_usage.sse")

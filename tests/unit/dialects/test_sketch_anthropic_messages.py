@@ -42,6 +42,9 @@ class AnthropicMessages:
         document = decode(request.body or b"{}")
         return Call(model=document.get("model"), stream=document.get("stream") is True, document=document)
 
+    def ask_for_usage(self, request: Request) -> bool:
+        return False  # it is always stated
+
     def error_body(self, problem: Problem) -> tuple[str, bytes]:
         return "application/json", encode(_error(problem))
 

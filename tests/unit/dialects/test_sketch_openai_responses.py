@@ -46,6 +46,9 @@ class OpenAIResponses:
         document = decode(request.body or b"{}")
         return Call(model=document.get("model"), stream=document.get("stream") is True, document=document)
 
+    def ask_for_usage(self, request: Request) -> bool:
+        return False  # it is always stated
+
     def error_body(self, problem: Problem) -> tuple[str, bytes]:
         return openai_common.error_body(problem)
 

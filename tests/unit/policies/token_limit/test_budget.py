@@ -168,6 +168,17 @@ async def test_what_was_reserved_before_the_refusal_is_given_back(host: FakeHost
     assert await bank.charged(seconds=60) == 0
 
 
+async def test_an_input_that_finds_no_room_is_asked_for_once(slow: Slow, host: FakeHost) -> None:
+    bank = Bank(host, {"tokens": 5, "what": "input"}, {"what": "output"})
+    assert await bank.account().open(10) is not None
+    assert slow.calls.count("take") == 1
+
+
+async def test_a_budget_of_input_makes_no_lease_small(host: FakeHost) -> None:
+    bank = Bank(host, {"tokens": 20, "what": "input"}, {"what": "output"})
+    assert [(await bank.open(10)).leased for _ in range(2)] == [256, 256]
+
+
 async def test_small_budgets_admit_many(host: FakeHost) -> None:
     """A key with 200 tokens is not refused because the first stream has reserved them all."""
     bank = Bank(host, {"tokens": 200})
@@ -247,6 +258,16 @@ async def test_only_what_was_used_stays_charged(bank: Bank, used: tuple[int, int
     assert bank.host.counts == {("tokens", "input"): used[0], ("tokens", "output"): used[1]}
 
 
+async def test_what_was_not_used_is_given_back_to_the_windows_that_it_was_taken_from(host: FakeHost) -> None:
+    bank = Bank(host, {"window_s": 60})
+    account = await bank.open(44)
+    host.now += 60.0
+    assert await account.renew(1) is None
+    await bank.close(account, 44, 6)
+    host.now -= 60.0
+    assert await bank.charged(seconds=60) == 50
+
+
 async def test_what_was_used_beyond_the_limit_is_charged(host: FakeHost) -> None:
     bank = Bank(host, {"tokens": 300})
     account = await bank.open(10)
@@ -313,6 +334,13 @@ async def test_a_store_that_is_down(slow: Slow, host: FakeHost, kinds: tuple[dic
     assert host.counts["state_errors",] == 1
     await bank.close(account, 10, 200)
     assert host.counts["lost_tokens",] == 56
+
+
+async def test_a_store_that_is_down_when_more_is_to_be_charged(slow: Slow, bank: Bank) -> None:
+    account = await bank.open(10)
+    slow.down_from = 0
+    await bank.close(account, 10, 300)
+    assert bank.host.counts["lost_tokens",] == 44
 
 
 async def test_what_was_assumed_while_it_was_down_is_charged_when_it_is_back(slow: Slow, bank: Bank) -> None:

@@ -225,6 +225,25 @@ async def test_a_refused_request_holds_nothing(make_limit: MakeLimit, host: Fake
     assert await charged("both", 60) == 0
 
 
+async def test_who_was_refused_is_forgotten(make_limit: MakeLimit) -> None:
+    limit = make_limit(1)
+    assert isinstance(await limit.admit(make_request("x" * 400)), Reply)
+    assert not limit._budget.parties
+
+
+async def test_an_admission_that_fails_holds_nothing(make_limit: MakeLimit, host: FakeHost, charged: Charged) -> None:
+    class Broken(OpenAIChat):
+        def ask_for_usage(self, request: Request) -> bool:
+            raise RuntimeError("on purpose")
+
+    limit = make_limit()
+    with pytest.raises(RuntimeError):
+        await limit.admit(make_request(dialect=Broken()))
+    await host.run_spawned()
+    assert await charged() == 0
+    assert not limit._budget.parties
+
+
 async def test_an_admitted_reply_says_what_is_left(make_limit: MakeLimit) -> None:
     limit = make_limit(windows=[WINDOW, {"tokens": 300, "window_s": "total", "what": "output"}])
     request = make_request(dialect=OpenAIChat())

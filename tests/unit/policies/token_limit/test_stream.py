@@ -234,6 +234,23 @@ async def test_paced_it_goes_on_as_the_window_slides(begin: Begin, host: FakeHos
     assert max(b - a for a, b in pairwise(in_the_second_minute)) <= 4
 
 
+async def test_paced_the_store_is_not_asked_for_every_token(begin: Begin, host: FakeHost) -> None:
+    host.now = 1200.0  # where a window of 60 s begins
+    store = host.state = Asked(clock=host.clock)
+    exchange = await begin(6000, window_s=60, on_exhausted="pace")
+    exchange.read(words(9000))
+    while said(exchange) < 5990:
+        await exchange.run_spawned()
+    exchange.now = host.now = 1260.0
+    before, takes = said(exchange), store.takes
+    for _ in range(1000):
+        await exchange.run_spawned()
+        exchange.advance(0.01)
+        host.now = exchange.now
+    assert said(exchange) - before > 900
+    assert store.takes - takes <= 10 / 0.25 * 3
+
+
 @pytest.mark.parametrize(("window_s", "at_most_s"), [("total", 60.0), (86400, 60.0)])
 async def test_paced_it_is_cut_where_the_wait_would_be_too_long(
     begin: Begin, window_s: object, at_most_s: float
@@ -414,6 +431,15 @@ async def test_usage_that_only_the_proxy_asked_for_is_hidden(make_limit: MakeLim
     assert len(exchange.delivered) == 5
 
 
+async def test_it_is_hidden_also_in_front_of_an_event_that_waits(make_limit: MakeLimit) -> None:
+    exchange = await chat(make_limit(10_000, lease_tokens=5))
+    asked = chunk().replace(b"}\n\n", b',"usage":null}\n\n')
+    exchange.read(asked * 8)
+    assert exchange.chain.paused
+    await exchange.run_spawned()
+    assert joined(exchange.delivered) == chunk() * 8
+
+
 async def test_usage_that_the_client_asked_for_is_left(make_limit: MakeLimit) -> None:
     exchange = await chat(make_limit(), wants_usage=True)
     body = chunk() + FINISH + usage_chunk(3, 1) + DONE
@@ -487,6 +513,15 @@ async def test_usage_before_the_last_text_is_no_final_word(make_limit: MakeLimit
     assert await charged() == 40
 
 
+async def test_usage_that_is_more_than_was_delivered_counts_also_where_it_is_not_the_last_word(
+    make_limit: MakeLimit,
+) -> None:
+    exchange = await chat(make_limit(10_000))
+    exchange.read(chunk(usage={"prompt_tokens": 30, "completion_tokens": 500}) + chunk())  # after a long thought
+    exchange.cut("client_gone")
+    assert (await settle(exchange))["output_tokens"] == 500
+
+
 async def test_a_settlement_above_the_budget_is_charged(make_limit: MakeLimit, charged: Charged) -> None:
     exchange = await chat(make_limit(300))
     exchange.read(chunk() * 5 + FINISH + usage_chunk(250, 250) + DONE)
@@ -526,6 +561,12 @@ async def test_a_whole_reply_counts_as_its_usage_says(make_limit: MakeLimit, cha
 async def test_without_usage_it_counts_by_its_text(make_limit: MakeLimit, tokenizer: str, expected: int) -> None:
     exchange = await whole(make_limit(tokenizer=tokenizer), message("x" * 400))
     assert (await settle(exchange))["output_tokens"] == expected
+
+
+async def test_what_a_whole_reply_says_twice_counts_once(make_limit: MakeLimit) -> None:
+    said = {"content": "x" * 400}
+    exchange = await whole(make_limit(), {"choices": [{"index": 0, "delta": said, "message": said}]})
+    assert (await settle(exchange))["output_tokens"] == 100
 
 
 @pytest.mark.parametrize("on_exhausted", ["cut", "pace"])
