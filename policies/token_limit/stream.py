@@ -104,9 +104,9 @@ class TokenLimitStream(PolicyStream):
             self._delivered = tokens
             if parsed.usage is not None or self._usage_is_final:
                 self._note_usage(parsed)
-        if account.leased - self._delivered <= self._low and not self._asking and account.wants_more:
-            if now >= self._ask_at:
-                self._ask(1, now)
+        running_low = account.leased - self._delivered <= self._low
+        if running_low and not self._asking and account.wants_more and now >= self._ask_at:
+            self._ask(1, now)
         return self._shown(events)
 
     def close(self, outcome: Outcome) -> None:

@@ -53,7 +53,9 @@ def test_every_outcome_but_complete_has_a_fault() -> None:
     ],
 )  # fmt: skip
 def test_the_log_level_says_whose_fault_it_was(outcome: OutcomeKind, level: int) -> None:
-    rows = {details: row for details, row in FAULTS.items() if details != "state_unavailable"}  # stopped, but not at will
+    rows = {
+        details: row for details, row in FAULTS.items() if details != "state_unavailable"
+    }  # stopped, but not at will
     assert {row.level for row in rows.values() if row.outcome is outcome} == {level}
 
 
