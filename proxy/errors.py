@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 
 class OutcomeKind(enum.Enum):
-    """How an exchange ended: exactly one of these, the first of simultaneous ends (DESIGN: rules of the chain, 8)."""
+    """How an exchange ended: exactly one of these, the first of simultaneous ends (docs/chain.md, rule 8)."""
 
     COMPLETE = "complete"
     STOPPED = "stopped"

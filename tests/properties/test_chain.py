@@ -1,4 +1,4 @@
-"""The chain agrees with its rules (DESIGN §5), for whatever policies do and however events and time come.
+"""The chain agrees with its rules (docs/chain.md), for whatever policies do and however events and time come.
 
 Policies are scripts: what one does at an event depends on the event's letter. `Model` has the rules once more, as plainly
 as they can be put, over strings; `Subject` is the real chain with the same scripts in it.

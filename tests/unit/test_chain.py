@@ -1,4 +1,4 @@
-"""The rules of the chain (DESIGN §5), told as transcripts: each letter is an event, and time is a number."""
+"""The rules of the chain (docs/chain.md), told as transcripts: each letter is an event, and time is a number."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """One exchange's relay between a reply and a client that are both stand-ins, in simulated time: each way through, and
-each end of DESIGN's rule 8, before and after the head was sent."""
+each end of rule 8 (docs/chain.md), before and after the head was sent."""
 
 from __future__ import annotations
 
