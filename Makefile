@@ -32,7 +32,6 @@ lint: $(VENV)/.lint
 	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.run
-	$(BIN)/python -m bench.chain
 	$(BIN)/python -m bench
 
 clean:
