@@ -199,7 +199,7 @@ def test_a_reader_that_does_not_read_stops_nobody(pipe: Pipe, caplog: pytest.Log
     for _ in range(10):
         log.write(record())
     log.stop(timeout_s=0.0)
-    assert drops.count == 11
+    assert drops.count in (10, 11), "all but what its thread may still take before it is stuck"
     assert len(caplog.records) == 1, "the loss is said once"
     assert "penstock_access_log_dropped_total" in caplog.text
     pipe.skip(full)
