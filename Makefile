@@ -32,6 +32,7 @@ lint: $(VENV)/.lint
 	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.run
+	$(BIN)/python -m bench.chain
 	$(BIN)/python -m bench
 
 clean:

@@ -6,6 +6,7 @@
     loadgen.py     builds loadgen.c and runs one measurement with it
     loadgen.c      mock model server and load generator in one process, pinned to the other core
     report.py      ratios, their spread, the table, the JSON file (pure)
+    chain.py       a command of its own, `python -m bench.chain`: what a policy costs in the chain, without sockets
     machine.py     cores, versions and other facts that belong beside a figure
 
 Every round measures every scenario once, so that a drift of the machine meets all of them; a ratio is taken within a

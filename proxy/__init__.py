@@ -27,6 +27,7 @@ What stands around them:
     merging.py       their metrics on one page           listening.py  addresses, alone or shared
     state.py (state_memory.py, state_redis.py, state_scripts.py)   what holds across processes: counters, leases
     identity.py      who a request counts for            ratelimit.py  what limits say in header fields
+    tokens.py        counting tokens
     fields.py        header field values                 decoding.py   content codings of what policies must read
     admin.py         health, readiness, metrics          demo.py       a small model server to try it with
     testing.py       helpers for policy authors          __main__.py   the command line

@@ -75,6 +75,7 @@ FAULTS: dict[str, Fault] = {
     # what it used up; in the middle of a stream the same is a policy's stop
     "request_rate": Fault(429, _K.STOPPED, _I, "Too many requests; try again later."),
     "stream_cap": Fault(429, _K.STOPPED, _I, "Too many requests at the same time; try again later."),
+    "token_limit": Fault(429, _K.STOPPED, _I, "The token budget is used up; try again later."),
     "state_unavailable": Fault(503, _K.STOPPED, _W, "The limits of this server cannot be checked; try again later."),
     # what the model server did
     "upstream_unreachable": Fault(502, _K.UPSTREAM_ERROR, _W, "The model server could not be reached."),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import chain, report
 from bench.loadgen import Measurement, Mode, Percentiles
-from bench.scenarios import nginx_config, penstock_config
+from bench.scenarios import EXAMPLE, ORIGIN, nginx_config, penstock_config
 
 
 def measurement(cpu_us: float, latency_us: float, *, own_busy: float = 0.2, waited: float = 0.0) -> Measurement:
@@ -119,3 +119,32 @@ def test_pass_through_is_configured_as_nginx_is() -> None:
     nginx = nginx_config(8080, Path("/somewhere"), 8000)
     assert "access_log off;" in nginx
     assert "proxy_buffering off;" in nginx
+
+
+async def test_each_chain_is_measured_with_and_without_the_policy() -> None:
+    rounds = await chain.run(2, events=300)
+    assert len(rounds) == 2
+    without, *others = rounds[0].values()
+    assert len(others) == 3
+    assert all(cost.event_us > 0 and cost.exchange_us > 0 for cost in (without, *others))
+
+
+def test_what_a_chain_costs_is_a_ratio_within_its_round() -> None:
+    rounds = [
+        {"without": chain.Cost(cost, 100), "token_limit": chain.Cost(ratio * cost, 300)}
+        for cost, ratio in ((1.0, 2.0), (4.0, 1.5), (2.0, 1.75))
+    ]
+    _, without, limited = chain.table(rounds).splitlines()
+    assert without.split() == ["without", "2.00", "1.00", "100"]
+    assert limited.split() == ["token_limit", "3.50", "1.75", "300"]
+
+
+def test_exact_counts_are_measured_where_they_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("o200k" in name for name in chain.rows())
+    monkeypatch.setattr(chain, "installed", lambda tokenizer: False)
+    assert len(chain.rows()) == 3
+
+
+def test_the_origin_that_is_sent_is_one_that_the_example_allows() -> None:
+    (cors,) = (policy for policy in tomllib.loads(EXAMPLE.read_text())["policy"] if policy["use"] == "cors")
+    assert ORIGIN.removeprefix("Origin: ") in cors["allow_origins"]

@@ -987,7 +987,7 @@ def test_a_refusal_passes_the_attachments_streams_made_so_far() -> None:
     scene.assert_released(Outcome(OutcomeKind.REFUSED, "caps", "too_many"), "end")
 
 
-@pytest.mark.parametrize("details", ["request_rate", "stream_cap", "state_unavailable"])
+@pytest.mark.parametrize("details", ["request_rate", "stream_cap", "token_limit", "state_unavailable"])
 def test_what_stops_a_stream_refuses_a_request(details: str) -> None:
     scene = Scene()
     scene.relay.refuse(Reply(details=details), "limits")

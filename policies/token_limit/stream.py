@@ -1,0 +1,235 @@
+"""One exchange under `token_limit`: counts what is delivered, asks for leases in time, and says what was used in the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proxy import ratelimit
+from proxy.dialects.base import DialectStream, Parsed, Usage
+from proxy.errors import Outcome, OutcomeKind, StateError
+from proxy.framing import Event
+from proxy.messages import Headers, Request, ResponseHead
+from proxy.policy import Ending, Events, Host, Pause, PolicyStream, Stop, Verdict
+from proxy.state import Level
+from proxy.tokens import BYTES_PER_TOKEN, Counter
+
+from .budget import Account, Refused, What
+
+if TYPE_CHECKING:
+    from . import TokenLimitConfig
+
+_BELIEVABLE_TOKENS = 1 << 24
+"""What an upstream may state for one exchange; more than any model reads or writes."""
+
+_ANSWER_S = 1.0  # how long an event waits before the policy looks again; it is told when the store has answered
+_PROMPT_MAY_BE_READ = (OutcomeKind.CLIENT_GONE, OutcomeKind.TIMEOUT)
+_STEP_S = 0.25  # the least that a paced stream waits
+
+
+def state_levels(headers: Headers, name: str, levels: Iterable[tuple[What, Sequence[Level]]]) -> None:
+    """Put the RateLimit fields for these windows on a reply."""
+    for what, rows in levels:
+        policy = name if what == "both" else f"{name}-{what}"
+        ratelimit.name_windows(headers, policy, [level.window for level in rows], "tokens")
+        ratelimit.state_levels(headers, policy, rows)
+
+
+class TokenLimitStream(PolicyStream):
+    """`prompt_tokens` is the estimate of the input that `account` has reserved, beside a first lease."""
+
+    def __init__(
+        self,
+        config: TokenLimitConfig,
+        host: Host,
+        account: Account,
+        counter: Counter,
+        prompt_tokens: int,
+        request: Request,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._account = account
+        self._counter = counter
+        self._prompt_tokens = prompt_tokens
+        self._request = request
+        self._reply: DialectStream | None = None
+        self._in_deltas = True  # the reply is a stream; else each event has whole texts
+        self._hides_usage = False
+        self._begun = False  # the request went to the upstream
+        self._answered = False  # with anything but an error
+        # Tokens
+        self._tally = counter.tally()
+        self._counted = 0  # of the events that were looked at, by the tally
+        self._estimated = 0  # and of what it cannot count
+        self._looked_at: Event | None = None  # the last one; it is offered again where it had to wait
+        self._delivered = 0
+        self._usage = Usage(None, None)  # what the upstream states, where it is believable
+        self._usage_is_final = False  # no text came after it
+        self._unbelievable = False
+        self._used = Usage(0, 0)
+        self._refunded = 0
+        # Leases
+        self._low = account.leased // 2  # with so many tokens left it is time for the next lease
+        self._stale_at = math.inf  # then the window that the leases were charged in has gone by
+        self._asking = False
+        self._ask_at = 0.0  # not before: what comes free by and by is fetched in steps
+        self._answer: Refused | StateError | None = None  # why the event that waits gets no lease
+        self._cut = False
+
+    def on_start(self, now: float) -> None:
+        self._begun = True
+        self._stale_at = now + self._account.lasts_s
+
+    def on_response(self, head: ResponseHead) -> None:
+        state_levels(head.headers, self._host.name, self._account.levels)
+        self._answered = head.status < 400
+        self._reply = head.stream
+        if head.stream is not None:
+            self._in_deltas = head.stream.framing.streaming
+            self._hides_usage = self._in_deltas and self._request.usage_hidden_by is self
+
+    def on_events(self, events: Events, now: float) -> Verdict:
+        if not self._answered:
+            return events
+        account = self._account
+        if now >= self._stale_at:
+            account.forget(self._delivered)
+        for place, event in enumerate(events):
+            parsed = event.parsed
+            tokens = self._tokens_with(event, parsed)
+            if tokens > account.leased:
+                return self._wait(events[:place], events[place:], tokens - account.leased, now)
+            self._delivered = tokens
+            if parsed.usage is not None or self._usage_is_final:
+                self._note_usage(parsed)
+        running_low = account.leased - self._delivered <= self._low
+        if running_low and not self._asking and account.wants_more and now >= self._ask_at:
+            self._ask(1, now)
+        return self._shown(events)
+
+    def close(self, outcome: Outcome) -> None:
+        prompt_tokens = output_tokens = 0
+        if self._answered:
+            prompt_tokens = self._usage.input_tokens or self._prompt_tokens
+            output_tokens = self._usage.output_tokens or 0
+            if not self._usage_is_final:
+                output_tokens = max(output_tokens, self._delivered)
+        elif self._begun and outcome.kind in _PROMPT_MAY_BE_READ and outcome.details != "connect_timeout":
+            prompt_tokens = self._prompt_tokens
+        self._used = Usage(prompt_tokens, output_tokens)
+        self._refunded = self._account.close(prompt_tokens, output_tokens)
+
+    def facts(self) -> Mapping[str, int | str]:
+        facts: dict[str, int | str] = {
+            "input_tokens": self._used.input_tokens or 0,
+            "output_tokens": self._used.output_tokens or 0,
+            "source": "usage" if self._usage_is_final else "counted",
+            "refunded": self._refunded,
+        }
+        if self._cut:
+            facts["cut"] = 1
+        if self._unbelievable:
+            facts["usage_ignored"] = 1
+        return facts
+
+    # Counting
+
+    def _tokens_with(self, event: Event, parsed: Parsed) -> int:
+        """The tokens of the reply, this event included."""
+        if event is not self._looked_at:
+            self._looked_at = event
+            if not parsed.known:
+                self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
+            elif self._in_deltas:
+                self._counted = self._tally.add(parsed.deltas)
+            else:
+                self._estimated += self._tokens_of_whole(parsed)
+        return self._counted + self._estimated
+
+    def _tokens_of_whole(self, parsed: Parsed) -> int:
+        stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens
+        if stated is not None:
+            return stated
+        return self._counter.estimate(text for channel, text in parsed.deltas if not channel.repeated)
+
+    def _note_usage(self, parsed: Parsed) -> None:
+        if parsed.deltas:
+            self._usage_is_final = False
+        if parsed.usage is not None:
+            prompt_tokens, output_tokens = self._believed(parsed.usage)
+            if output_tokens is not None:
+                self._usage_is_final = True
+            known = self._usage
+            self._usage = Usage(
+                known.input_tokens if prompt_tokens is None else prompt_tokens,
+                known.output_tokens if output_tokens is None else output_tokens,
+            )
+
+    def _believed(self, usage: Usage) -> Usage:
+        """`usage` without what cannot be: a model has read something, and written something where text was delivered."""
+        prompt_tokens, output_tokens = usage
+        for stated in usage:
+            self._unbelievable = self._unbelievable or (stated is not None and not 0 <= stated <= _BELIEVABLE_TOKENS)
+        if prompt_tokens is not None and not 0 < prompt_tokens <= _BELIEVABLE_TOKENS:
+            prompt_tokens = None
+        least = 0 if prompt_tokens and not self._delivered else 1
+        if output_tokens is not None and not least <= output_tokens <= _BELIEVABLE_TOKENS:
+            output_tokens = None
+        return Usage(prompt_tokens, output_tokens)
+
+    def _shown(self, events: Events) -> Events:
+        """The events as the client is to see them."""
+        if not self._hides_usage or self._reply is None:
+            return events
+        return [shown for event in events if (shown := self._reply.without_usage(event)) is not None]
+
+    # Leases
+
+    def _wait(self, passed: Events, rest: Events, missing: int, now: float) -> Pause | Stop:
+        """The first event of `rest` is not covered: what becomes of it is the store's answer."""
+        passed = self._shown(passed)
+        answer, self._answer = self._answer, None
+        if answer is None:
+            if now < self._ask_at:
+                return Pause(self._ask_at - now, passed, rest)
+            if not self._asking:
+                self._ask(missing, now, for_waiting=True)
+            return Pause(_ANSWER_S, passed, rest)
+        if isinstance(answer, StateError):
+            return Stop(answer.details, events=passed)
+        wait_s = answer.short.retry_after_s
+        if self._config.on_exhausted == "pace" and wait_s is not None and wait_s <= self._config.pace_at_most_s:
+            return Pause(max(wait_s, _STEP_S), passed, rest)
+        self._cut = True
+        if self._reply is not None:
+            self._reply.counted = Usage(self._usage.input_tokens or self._prompt_tokens, self._delivered)
+        return Stop("token_limit", Ending.LENGTH, passed)
+
+    def _ask(self, least: int, now: float, *, for_waiting: bool = False) -> None:
+        """Ask for a lease of `least` tokens or more, in the background."""
+        self._asking = True
+        self._host.spawn(self._renew(least, now, for_waiting), self)
+
+    async def _renew(self, least: int, now: float, for_waiting: bool) -> None:
+        leased = self._account.leased
+        answer: Refused | StateError | None
+        try:
+            answer = await self._account.renew(least)
+        except StateError as error:
+            answer = error
+            if self._config.on_state_error == "allow":
+                self._account.assume(least)
+                answer = None
+        finally:
+            self._asking = False
+        if answer is None:
+            self._low = (self._account.leased - leased) // 2
+            self._stale_at = now + self._account.lasts_s
+            if self._account.scarce and self._config.on_exhausted == "pace":
+                self._ask_at = now + _STEP_S
+        elif for_waiting:
+            self._answer = answer
+        else:
+            self._low = self._low // 2 or -1  # not again with the next event; when none are left, the event waits
