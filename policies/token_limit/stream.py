@@ -104,9 +104,8 @@ class TokenLimitStream(PolicyStream):
             self._delivered = tokens
             if parsed.usage is not None or self._usage_is_final:
                 self._note_usage(parsed)
-        running_low = account.leased - self._delivered <= self._low
-        if running_low and not self._asking and account.wants_more and now >= self._ask_at:
-            self._ask(1, now)
+        if account.leased - self._delivered <= self._low and not self._asking and now >= self._ask_at:
+            self._ask_in_time(now)
         return self._shown(events)
 
     def close(self, outcome: Outcome) -> None:
@@ -206,6 +205,10 @@ class TokenLimitStream(PolicyStream):
         if self._reply is not None:
             self._reply.counted = Usage(self._usage.input_tokens or self._prompt_tokens, self._delivered)
         return Stop("token_limit", Ending.LENGTH, passed)
+
+    def _ask_in_time(self, now: float) -> None:
+        if self._account.wants_more:
+            self._ask(1, now)
 
     def _ask(self, least: int, now: float, *, for_waiting: bool = False) -> None:
         """Ask for a lease of `least` tokens or more, in the background."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies.token_limit import TokenLimit
+from proxy import state
 from proxy.chain import Chain, Link
 from proxy.dialects.base import Dialect
 from proxy.dialects.openai_chat import OpenAIChat
@@ -17,6 +18,7 @@ from proxy.errors import COMPLETE, Outcome, OutcomeKind, StateError
 from proxy.messages import ResponseHead
 from proxy.policy import PolicyStream
 from proxy.simulation import JSON, make_head, sse
+from proxy.state import Short, Window
 from proxy.state_memory import MemoryStore
 from proxy.testing import FakeHost, Simulation, joined, make_request, texts
 
@@ -125,8 +127,9 @@ async def test_a_stream_that_will_not_need_it_asks_for_no_lease(make_limit: Make
     assert len(exchange.delivered) == 11
 
 
-async def test_a_batch_over_the_lease_is_delivered_as_far_as_it_is_covered(begin: Begin) -> None:
-    exchange = await begin(10_000, lease_tokens=10)
+@pytest.mark.parametrize("on_exhausted", ["cut", "pace"])
+async def test_a_batch_over_the_lease_is_delivered_as_far_as_it_is_covered(begin: Begin, on_exhausted: str) -> None:
+    exchange = await begin(10_000, lease_tokens=10, on_exhausted=on_exhausted)
     exchange.read(words(25))
     assert said(exchange) == 10
     assert exchange.chain.paused
@@ -234,21 +237,48 @@ async def test_paced_it_goes_on_as_the_window_slides(begin: Begin, host: FakeHos
     assert max(b - a for a, b in pairwise(in_the_second_minute)) <= 4
 
 
-async def test_paced_the_store_is_not_asked_for_every_token(begin: Begin, host: FakeHost) -> None:
+async def test_paced_it_waits_a_step_at_least(begin: Begin, host: FakeHost) -> None:
+    host.now = 1200.0  # where a window of 60 s begins
+    exchange = await begin(6000, window_s=60, what="output", on_exhausted="pace")
+    store, key, windows = host.state, state.key("token_limit", "output", "all"), [Window(6000, 60)]
+    await store.charge(key, windows, 6000 - 256)
+    host.now = 1270.0
+    await store.charge(key, windows, 1001)
+    short = await store.take(key, windows, 1)
+    assert isinstance(short, Short)
+    assert short.retry_after_s is not None
+    assert 0 < short.retry_after_s < 0.1
+    exchange.read(words(257))
+    await exchange.run_spawned()
+    assert said(exchange) == 256
+    assert exchange.chain.next_wake() == exchange.now + 0.25
+
+
+@pytest.mark.parametrize("streams", [1, 10])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_paced_the_store_is_asked_in_steps(begin: Begin, host: FakeHost, streams: int, at_once: bool) -> None:
     host.now = 1200.0  # where a window of 60 s begins
     store = host.state = Asked(clock=host.clock)
-    exchange = await begin(6000, window_s=60, on_exhausted="pace")
-    exchange.read(words(9000))
-    while said(exchange) < 5990:
-        await exchange.run_spawned()
-    exchange.now = host.now = 1260.0
-    before, takes = said(exchange), store.takes
-    for _ in range(1000):
-        await exchange.run_spawned()
-        exchange.advance(0.01)
-        host.now = exchange.now
-    assert said(exchange) - before > 900
-    assert store.takes - takes <= 10 / 0.25 * 3
+    first = await begin(6000, window_s=60, what="output", on_exhausted="pace")
+    exchanges = [first, *[await begin(first.policy) for _ in range(streams - 1)]]
+    for exchange in exchanges:
+        exchange.read(words(9000 if at_once else 600))
+    for _ in range(40):
+        for exchange in exchanges:
+            await exchange.run_spawned()
+            exchange.advance(0.25)
+    for exchange in exchanges:
+        exchange.now = 1260.0
+    before, takes = sum(map(said, exchanges)), store.takes
+    for step in range(1000):
+        host.now = 1260.0 + step / 100
+        for exchange in exchanges:
+            if not at_once:
+                exchange.read(words(1))
+            exchange.advance(0.01)
+            await exchange.run_spawned()
+    assert sum(map(said, exchanges)) - before > 800
+    assert store.takes - takes <= 10 / 0.25 * streams * 2
 
 
 @pytest.mark.parametrize(("window_s", "at_most_s"), [("total", 60.0), (86400, 60.0)])
@@ -259,6 +289,7 @@ async def test_paced_it_is_cut_where_the_wait_would_be_too_long(
     exchange.read(words(300))
     while exchange.outcome is None:
         await exchange.run_spawned()
+        exchange.advance(0.25)
     assert exchange.outcome == CUT
     assert said(exchange) == 100
 
