@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if config.server.workers > 1:
         from .supervisor import run
     else:
-        from .server import run
+        from .serving import run
     return run(config)
 
 

@@ -26,7 +26,7 @@ from .config import AdminConfig, Config, ListenerConfig, parse
 from .errors import ConfigError
 from .listening import listen_shared
 from .merging import Collector, Snapshot, snapshot
-from .server import Stopping, begin, finish, run_loop
+from .serving import Stopping, begin, finish, run_loop
 from .values import TCPAddress, UnixAddress
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

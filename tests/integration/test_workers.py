@@ -75,7 +75,7 @@ async def finishes(client: RawClient) -> None:
 
 
 async def begins_to_drain(proxy: Penstock, count: int = 2) -> None:
-    await until(lambda: len(proxy.events("draining", logger="proxy.server")) >= count, "the start of the drain")
+    await until(lambda: len(proxy.events("draining", logger="proxy.serving")) >= count, "the start of the drain")
 
 
 async def test_all_serve_on_one_address(start: Start, upstream: RawUpstream) -> None:

@@ -58,7 +58,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int], name: str = "server") -> None:
+def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int], name: str = "serving") -> None:
     module = ModuleType(f"proxy.{name}")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
