@@ -275,6 +275,17 @@ async def test_what_was_used_beyond_the_limit_is_charged(host: FakeHost) -> None
     assert await bank.charged() == 5010
 
 
+async def test_what_was_leased_bit_by_bit_is_given_back_at_once(slow: Slow, host: FakeHost) -> None:
+    bank = Bank(host, {"what": "input"}, {"window_s": 60})
+    account = await bank.open(10)
+    for _ in range(3):
+        assert await account.renew(1) is None
+    slow.calls.clear()
+    await bank.close(account, 5, 20)
+    assert slow.calls == ["give_back", "give_back"]  # for each kind of tokens that is counted
+    assert (await bank.charged("input"), await bank.charged(seconds=60)) == (5, 25)
+
+
 async def test_where_all_was_used_the_store_is_not_asked(slow: Slow, bank: Bank) -> None:
     account = await bank.open(10)
     await bank.close(account, 10, 256)
@@ -369,4 +380,8 @@ async def test_a_store_that_fails_in_the_middle_of_an_admission(slow: Slow, host
 
 async def test_grants_keep_nothing_that_only_the_reply_needs(bank: Bank) -> None:
     account = await bank.open()
-    assert [grant.levels for _, _, grants in account._pots for grant in grants] == [()]
+    assert await account.renew(1) is None
+    (grant,) = account._grants
+    assert grant is not None
+    assert grant.earlier is not None
+    assert (grant.levels, grant.earlier.levels) == ((), ())
