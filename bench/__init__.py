@@ -1,17 +1,21 @@
-"""The benchmark: `python -m bench` (or `make bench`). What Penstock adds to a stream, as ratios to nginx.
+"""The benchmark: `python -m bench` (or `make bench`). What Penstock costs, as ratios to nginx; docs/bench.md says how.
 
-    __main__.py    command line: starts, measures in rounds, reports; the exit status says whether the limit holds
-    scenarios.py   what is measured: one row a scenario, configuration files made from it
-    servers.py     starts and stops the proxies under test, pinned to one core
-    loadgen.py     builds loadgen.c and runs one measurement with it
-    loadgen.c      mock model server and load generator in one process, pinned to the other core
-    report.py      ratios, their spread, the table, the JSON file (pure)
-    chain.py       a command of its own, `python -m bench.chain`: what a policy costs in the chain, without sockets
+    __main__.py    command line: measures, prints, writes; with --check, the exit status says whether something got worse
+    rounds.py      measures batches of scenarios, round after round
+    scenarios.py   what is measured: one row a scenario
+    penstock.py    configurations of Penstock                    peers.py    those of nginx and the others
+    servers.py     starts and stops the servers under test, pinned to one core
+    loadgen.py     builds load/*.c and runs one measurement with it
+    load/          mock model server and load generator in one process, pinned to the other core; main.c is its map
+    figures.py     what is read from a measurement: ratios, medians, spread (pure)
+    report.py      the table and the JSON file (pure)            targets.py  figures to reach (pure)
+    reference.py   the committed ratios, and what got worse      plot.py     the plot of the README
     machine.py     cores, versions and other facts that belong beside a figure
+    chain.py       a command of its own, `python -m bench.chain`: what a policy costs in the chain, without sockets
 
-Every round measures every scenario once, so that a drift of the machine meets all of them; a ratio is taken within a
-round, and what is reported is the median of the rounds with the smallest and the largest. Linux only: the figures come
-from /proc, and processes are pinned.
+Every round measures every batch of scenarios together with the references, so that a drift of the machine meets all of
+them; a ratio is taken within a batch of a round, and what is reported is the median of the rounds with the smallest and
+the largest. Linux only: the figures come from /proc, and processes are pinned.
 
-A peer is added as a `Scenario` with a function in servers.py that starts it, a figure as a `Figure` in report.py.
+A peer is added as a `Peer` in peers.py and a `Scenario`, a figure as a `Figure`, a way to offer load as a `Mode`.
 """

@@ -1,7 +1,7 @@
 """Command line of the benchmark.
 
-Exit status: 0 all of it was measured and no limit is broken; 1 pass-through is over its limit; 2 something that the run
-needs is missing or failed (it is named, and what can be measured without it still is).
+Exit status: 0 all that is installed was measured; 1 with --check, something got worse; 2 something failed, or what the
+run cannot do without is missing (it is named, and what can be measured without it still is).
 """
 
 from __future__ import annotations
@@ -9,96 +9,84 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from . import machine, report
-from .loadgen import BenchError, LoadGenerator, Measurement, MissingError, Mode
-from .scenarios import REFERENCES, SCENARIOS, Scenario
-from .servers import Server
+from . import machine, peers, penstock, plot, reference, report, targets
+from .loadgen import BenchError
+from .rounds import measure
+from .scenarios import BATCHES, NGINX, REFERENCES, SCENARIOS, batches
 
-OUT = Path(__file__).parent / "out"
+HERE = Path(__file__).parent
+OUT = HERE / "out"
+PLOT = HERE.parent / "docs" / "bench.svg"
+CHECKED = ("core", "codings")
 Number = TypeVar("Number", int, float)
 
 
 def main() -> int:
-    """Measure, print the table, write the JSON file; the exit status of the process."""
+    """Measure, print the tables, write the JSON file; the exit status of the process."""
     arguments = _arguments()
     if sys.platform != "linux":
         print("bench: needs Linux: it reads /proc and pins processes to cores", file=sys.stderr)
         return 2
-    wanted = [s for s in SCENARIOS if not arguments.only or s.name in (*REFERENCES, *arguments.only)]
-    cores = machine.pick_cores()
-    facts = machine.facts(cores)
-    notes = [] if facts["uvloop"] else ["uvloop is not installed: penstock runs on asyncio's own event loop"]
-    if cores.load == cores.proxy:
-        notes.append("only one core is usable: the load generator and the proxies share it, latencies mean little")
+    only = arguments.only or (CHECKED if arguments.check or arguments.quick else ())
+    round_count, seconds = (2, 0.5) if arguments.quick else (arguments.rounds, arguments.seconds)
+    cores, open_files = machine.pick_cores(), machine.allow_open_files()
+    facts = {**machine.facts(cores), "peers": peers.versions()}
     try:
-        rounds, missing = _run(wanted, arguments.rounds, arguments.seconds, cores)
+        measured = measure(batches(only), round_count, seconds, cores, open_files)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    holds, sentence = report.verdict(rounds)
+    rounds = measured.rounds
+    policies = [policy["use"] for policy in penstock.chain(penstock.FULL, penstock.installed())]
+    notes = [*_notes(facts, cores, policies), *report.doubts(rounds)]
     print(report.table(rounds))
-    notes += report.doubts(rounds)
+    print(targets.table(rounds))
     for note in notes:
         print(f"note: {note}")
-    for what in missing:
+    for what in measured.missing:
         print(f"MISSING: {what}")
-    print(sentence)
-    print(f"written: {_write(report.document(rounds, {**facts, 'missing': missing, 'notes': notes}))}")
-    if holds is False:
-        return 1
-    return 2 if missing else 0
+    for what in measured.failed:
+        print(f"FAILED: {what}")
+    found = {"missing": measured.missing, "failed": measured.failed, "notes": notes}
+    print(f"written: {_write(report.document(rounds, {**facts, **found}))}")
+    if not any(NGINX in round_ for round_ in rounds):
+        return 2
+    now = reference.Reference(facts, policies, reference.figures_of(rounds))
+    if arguments.save_reference:
+        reference.save(now)
+        PLOT.write_text(plot.svg(now.figures), encoding="utf-8")
+        print(f"written: {reference.FILE}, {PLOT}")
+    return (_check(now) if arguments.check else 0) or (2 if measured.failed else 0)
 
 
-def _run(
-    wanted: Sequence[Scenario], round_count: int, seconds: float, cores: machine.Cores
-) -> tuple[list[report.Round], list[str]]:
-    """All rounds, and the names of what was left out. Every server runs, idle, while the others are measured."""
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-        generator = stack.enter_context(LoadGenerator(directory, cores.load))
-        missing: list[str] = []
-        running: list[tuple[Scenario, Server]] = []
-        for scenario in wanted:
-            try:
-                if scenario.gzip and not generator.decodes_gzip:
-                    raise MissingError("zlib.h is missing (Debian: zlib1g-dev)")
-                own = directory / scenario.name
-                own.mkdir()
-                server = stack.enter_context(scenario.serve(generator.upstream_port, own, cores.proxy))
-            except MissingError as error:
-                missing.append(f"{error}; left out: {scenario.name}")
-            else:
-                running.append((scenario, server))
-        rounds: list[report.Round] = []
-        for number in range(1, round_count + 1):
-            print(f"round {number} of {round_count}", file=sys.stderr)
-            # there and back, so that a drift within rounds does not favour one end of the list
-            order = running if number % 2 else running[::-1]
-            measured = {scenario.name: _measure(generator, scenario, server, seconds) for scenario, server in order}
-            rounds.append({scenario.name: measured[scenario.name] for scenario, _ in running})
-        return rounds, missing
+def _notes(facts: Mapping[str, object], cores: machine.Cores, policies: Sequence[str]) -> list[str]:
+    found = []
+    if not facts["uvloop"]:
+        found.append("uvloop is not installed: penstock runs on asyncio's own event loop")
+    if cores.load == cores.proxy:
+        found.append("only one core is usable: the load generator and the proxies share it, latencies mean little")
+    found += [f"{name} is not installed: not in the full chain" for name in penstock.FULL if name not in policies]
+    return found
 
 
-def _measure(
-    generator: LoadGenerator, scenario: Scenario, server: Server, seconds: float
-) -> Mapping[Mode, Measurement]:
-    measured = {}
-    for mode in scenario.modes:
-        try:
-            one = generator.measure(mode, server.port, pids=server.pids, headers=scenario.headers, seconds=seconds)
-        except BenchError as error:
-            raise BenchError(f"{scenario.name}, {mode.value}: {error}") from None
-        if bool(one.coded_streams) is not scenario.gzip:
-            raise BenchError(f"{scenario.name}, {mode.value}: {one.coded_streams} replies were compressed")
-        measured[mode] = one
-    return measured
+def _check(now: reference.Reference) -> int:
+    old = reference.load()
+    if old is None:
+        print("there is no reference.json: make bench-reference")
+        return 2
+    if old.policies != now.policies:
+        print(f"the reference's full chain was another ({', '.join(old.policies)}): make bench-reference")
+        return 2
+    found = reference.worse(old.figures, now.figures)
+    for what in found:
+        print(f"WORSE: {what}")
+    print(f"compared with reference.json: {f'{len(found)} figures got worse' if found else 'nothing got worse'}")
+    return 1 if found else 0
 
 
 def _write(document: Mapping[str, object]) -> Path:
@@ -119,11 +107,11 @@ def _positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
 
 
 def _arguments() -> argparse.Namespace:
-    rows = "\n".join(f"  {scenario.name:<14}{scenario.what}" for scenario in SCENARIOS)
+    rows = "\n".join(f"  {scenario.batch:<10}{scenario.name:<23}{scenario.what}" for scenario in SCENARIOS)
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure what Penstock adds to a stream, as ratios to nginx in the same run.",
-        epilog=f"scenarios:\n{rows}",
+        epilog=f"scenarios, each in its batch:\n{rows}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -133,9 +121,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        metavar="SCENARIO",
-        choices=[scenario.name for scenario in SCENARIOS],
-        help=f"these scenarios, and always {' and '.join(REFERENCES)}",
+        metavar="NAME",
+        choices=[*BATCHES, *(scenario.name for scenario in SCENARIOS if scenario.name not in REFERENCES)],
+        help=f"these scenarios or batches, and always {' and '.join(REFERENCES)}",
+    )
+    checked = " and ".join(CHECKED)
+    parser.add_argument("--quick", action="store_true", help=f"two short rounds, by default of {checked}")
+    parser.add_argument("--check", action="store_true", help=f"compare with reference.json, by default {checked}")
+    parser.add_argument(
+        "--save-reference", action="store_true", help="make this run reference.json and the plot of the README"
     )
     return parser.parse_args()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
+import resource
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,21 +26,19 @@ def pick_cores() -> Cores:
     return Cores(usable[0], usable[-1])
 
 
+def allow_open_files() -> int:
+    """Let this process and those that it starts have as many open files as they may without being root; how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
 def version_of(package: str) -> str | None:
     """The installed version of a Python distribution, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def nginx_version() -> str | None:
-    """The version of the nginx on the path, None where there is none."""
-    nginx = shutil.which("nginx")
-    if nginx is None:
-        return None
-    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
-    return said.strip().rpartition("/")[2]
 
 
 def facts(cores: Cores) -> dict[str, object]:
@@ -52,7 +50,6 @@ def facts(cores: Cores) -> dict[str, object]:
         "load_average_before": os.getloadavg()[0],
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "nginx": nginx_version(),
         **{package: version_of(package) for package in PACKAGES},
     }
 

@@ -1,68 +1,62 @@
-"""Starts and stops the proxies under test, each a process of its own, pinned to one core. Starts processes."""
+"""Starts and stops the servers under test, each pinned to one core. Starts processes."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .loadgen import BenchError, MissingError
+from .loadgen import BenchError
 
-START_LIMIT_S = 20.0
+START_LIMIT_S = 60.0
 STOP_LIMIT_S = 10.0
-POLL_S = 0.02
+POLL_S = 0.002
 
 
 class Server(NamedTuple):
-    """A running server on loopback, and the processes whose CPU time is its."""
+    """A running server on loopback; the processes whose CPU time and memory are its; how long it took to start."""
 
     port: int
     pids: tuple[int, ...] = ()
+    start_ms: float | None = None
 
 
 @contextlib.contextmanager
-def run_nginx(config: Callable[[int], str], directory: Path, core: int) -> Iterator[Server]:
-    """nginx with the configuration that `config` makes for a port."""
-    nginx = shutil.which("nginx")
-    if nginx is None:
-        raise MissingError("nginx is missing (Debian: nginx-light)")
-    port = _free_port()
-    file, log = directory / "nginx.conf", directory / "nginx.log"
-    file.write_text(config(port), encoding="utf-8")
-    with _run([nginx, "-p", str(directory), "-c", str(file)], log, core) as process:
-        _wait_until(lambda: _accepts(port), process, log)
-        yield Server(port, (process.pid,))
+def run(
+    command: Sequence[str],
+    directory: Path,
+    core: int,
+    *,
+    port: Callable[[Path], int | None],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """The server that `command` starts in `directory`; it has started once `port`, given its log, knows one.
 
-
-@contextlib.contextmanager
-def run_penstock(config: str, directory: Path, core: int) -> Iterator[Server]:
-    """Penstock, started as an operator starts it; the configuration lets it choose the port of its one listener."""
-    file, log = directory / "penstock.toml", directory / "penstock.log"
-    file.write_text(config, encoding="utf-8")
-    with _run([sys.executable, "-m", "proxy", "run", "--config", str(file)], log, core) as process:
-        _wait_until(lambda: _logged(log, "ready") is not None, process, log)
-        listening = _logged(log, "listening")
-        if listening is None:
-            raise BenchError(f"penstock is ready but says nowhere on which port:\n{_tail(log)}")
-        yield Server(int(listening["address"].rpartition(":")[2]), (process.pid,))
-
-
-@contextlib.contextmanager
-def _run(command: list[str], log: Path, core: int) -> Iterator[subprocess.Popen[bytes]]:
+    Raises `BenchError` if it does not start, with the end of its log."""
+    log = directory / "log"
     with log.open("wb") as sink:
+        began = time.monotonic()
         process = subprocess.Popen(
-            command, stdout=sink, stderr=sink, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+            command,
+            cwd=directory,
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **(environment or {})},
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
     try:
-        yield process
+        while (found := port(log)) is None:
+            if process.poll() is not None or time.monotonic() > began + START_LIMIT_S:
+                raise BenchError(f"{Path(command[0]).name} did not start:\n{_tail(log)}")
+            time.sleep(POLL_S)
+        start_ms = (time.monotonic() - began) * 1e3
+        yield Server(found, tuple(descendants(process.pid)), start_ms)
     finally:
         process.terminate()
         try:
@@ -72,35 +66,49 @@ def _run(command: list[str], log: Path, core: int) -> Iterator[subprocess.Popen[
             process.wait()
 
 
-def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    limit = time.monotonic() + START_LIMIT_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > limit:
-            raise BenchError(f"{log.stem} did not start:\n{_tail(log)}")
-        time.sleep(POLL_S)
+def accepting(port: int) -> Callable[[Path], int | None]:
+    """For `run`: a server of which the port is known has started once it accepts connections."""
+
+    def look(log: Path) -> int | None:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return port
+        return None
+
+    return look
 
 
-def _free_port() -> int:
-    """A port that was free a moment ago: nginx cannot choose one itself."""
+def logged_port(log: Path) -> int | None:
+    """For `run`: Penstock chooses its port itself, and says when it is ready."""
+    entries = _entries(log)
+    if "ready" not in entries:
+        return None
+    return int(entries["listening"]["address"].rpartition(":")[2])
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for servers that cannot choose one themselves."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
+def descendants(pid: int) -> Iterator[int]:
+    """The process and all that it has started, and they."""
+    yield pid
+    for children in Path("/proc", str(pid), "task").glob("*/children"):
+        for child in children.read_text(encoding="ascii").split():
+            yield from descendants(int(child))
 
 
-def _logged(log: Path, event: str) -> dict[str, Any] | None:
-    """The first line of a log of JSON lines that tells of `event`."""
+def _entries(log: Path) -> dict[str, dict[str, Any]]:
+    """The first line of a log of JSON lines for each event."""
+    found: dict[str, dict[str, Any]] = {}
     for line in log.read_bytes().splitlines():
         with contextlib.suppress(ValueError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and entry.get("event") == event:
-                return entry
-    return None
+            if isinstance(entry, dict) and "event" in entry:
+                found.setdefault(entry["event"], entry)
+    return found
 
 
 def _tail(log: Path) -> str:
