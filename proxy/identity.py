@@ -9,12 +9,20 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 if TYPE_CHECKING:
     from .messages import Request
 
-Per = Literal["identity", "key", "tenant", "subject", "client", "model", "route", "all"]
+Fact = Literal["key", "tenant", "subject", "front"]
+"""What must be told of a client by somebody before it can be known: "front", that a trusted proxy sent the request."""
+
+
+class CountsBy:
+    """Marks the type of a configuration key whose value, where it is a `Fact`, is of no use without it."""
+
+
+Per = Annotated[Literal["identity", "key", "tenant", "subject", "client", "model", "route", "all"], CountsBy()]
 """What a limit counts by. Requests that have no such thing (no key, no tenant ...) share one count."""
 
 _SITE_BITS = 64  # RFC 6177: a single customer has at least so many addresses, and can take a new one for every request

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from .errors import Outcome
+from .filewatch import WatchedFile
 from .framing import Event
+from .identity import CountsBy, Fact
 from .messages import Headers, Reply, Request, ResponseHead
 from .state import Store
 
@@ -122,6 +124,27 @@ class PolicyConfig(BaseModel):
     def state_answers_within_s(self) -> float:
         """What the policy can wait for a store that is shared: a longer `[state] timeout_ms` is a configuration error."""
         return math.inf
+
+    @property
+    def needs(self) -> Mapping[str, Fact]:
+        """What must be known of a client before the policy is asked, by the key of the table that says so; if nobody before
+        it in the chain `tells` it, that is a configuration error. Default: what keys of the type `identity.Per` count by."""
+        marked = [name for name, field in type(self).model_fields.items() if _counts_by(field.metadata)]
+        return {name: value for name in marked if (value := getattr(self, name)) in get_args(Fact)}
+
+    @property
+    def tells(self) -> Collection[Fact]:
+        """What the policy finds out about clients that it lets in (`request.identity`)."""
+        return ()
+
+    @property
+    def watched(self) -> Sequence[WatchedFile[Any]]:
+        """The files among its keys that are read again when they change."""
+        return ()
+
+
+def _counts_by(metadata: Sequence[object]) -> bool:
+    return any(isinstance(mark, CountsBy) for mark in metadata)
 
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)

@@ -83,7 +83,7 @@ class TokenLimit(Policy[TokenLimitConfig]):
             return None
         call = request.call
         counter = tokens.counter(self.config.tokenizer)
-        prompt_tokens = max(1, counter.estimate(call.texts))
+        prompt_tokens = max(1, counter.estimate(call.texts) + call.token_ids)
         most = None if call.max_output_tokens is None else call.max_output_tokens * call.choices
         account = Account(self._budget, self._hands, identity.of(self.config.per, request), most)
         admitted = False
