@@ -169,6 +169,11 @@ class Host(Protocol):
         """A Prometheus counter `penstock_policy_<name>_total` with a `policy` label; call the result with the amount and
         the label values. Labels must be bounded: never an identity, a path or content."""
 
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A Prometheus gauge `penstock_policy_<name>` with a `policy` label, of what `read` returns when it is asked for.
+
+        Called in another thread: read one attribute, or the length of one collection."""
+
 
 class PolicyStream:
     """A policy's state for one exchange (or attachment). Override what you need: a hook not overridden costs nothing."""
