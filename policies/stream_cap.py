@@ -1,4 +1,4 @@
-"""`stream_cap`: so many exchanges at the same time, for each key, tenant, client, model, route, or in all.
+"""`stream_cap`: so many exchanges at the same time, for each key, tenant, client, model, route, upstream, or in all.
 
 An exchange holds a slot from its admission to its end, whatever that end is. One that finds no slot waits in a queue,
 where there is one, or is refused (429). Slots are leases in the state store: each process renews all of its own together,

@@ -63,7 +63,7 @@ class Request:
 
     __slots__ = (
         "_call", "body", "chunks", "client", "dialect", "fronted", "headers", "host", "id", "identity", "method", "path",
-        "query", "route", "scheme", "usage_hidden_by",
+        "query", "route", "scheme", "upstream", "usage_hidden_by",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Request:
         client: str = "",
         fronted: bool = False,
         route: str = "",
+        upstream: str = "",
         body: bytes | None = None,
         chunks: AsyncIterator[bytes] | None = None,
     ) -> None:
@@ -94,6 +95,7 @@ class Request:
         self.fronted = fronted
         self.identity = Identity(client=client)
         self.route = route
+        self.upstream = upstream
         self.dialect = dialect
         self.body = body
         self.chunks = chunks

@@ -305,6 +305,7 @@ class Server:
             client=peer.client,
             fronted=came_through(headers, hops),
             route=route.name if route is not None else "",
+            upstream=route.upstream.name if route is not None else "",
             headers=upstream_headers(headers, peer, id, trusted_proxies=hops, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
             chunks=body_of(received, reply, limits.body_bytes, limits.body_s, counted)
@@ -333,7 +334,7 @@ class Server:
             method=request.method,
             path=request.path,
             route=request.route,
-            upstream=exchange.route.upstream.name if exchange.route is not None else "",
+            upstream=request.upstream,
             dialect=request.dialect.name,
             status=(attachment.status if attachment is not None else 0) or fault(outcome.details).status,
             outcome=outcome.kind,

@@ -1,4 +1,5 @@
-"""`token_limit`: budgets of tokens, for each key, tenant, client, model, route, or in all, that streams cannot overrun.
+"""`token_limit`: budgets of tokens that streams cannot overrun, for each key, tenant, client, model, route, upstream,
+or in all.
 
 - At admission an estimate of the input is reserved, and a lease of output tokens where the process has none in hand for
   this party, however many the request asks for. A request that finds no room is refused (429), with the fields of

@@ -25,6 +25,7 @@ from proxy.testing import make_request
 
 CAP: dict[str, Any] = {"use": "stream_cap", "cap": 2, "per": "all"}
 ASK = post("/v1/chat/completions", b'{"model": "m", "stream": true, "messages": []}')
+ROUTED = {"a": "model", "b": "model", "c": "other"}
 STALLS = raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0]))
 
 
@@ -56,6 +57,19 @@ async def test_the_third_is_refused_until_one_has_ended(proxy: Penstock, upstrea
         held.release.set()
         await one.read_until(CHAT_EVENTS[-1])
         assert (await three.exchange(ASK)).status == 200
+
+
+async def test_an_upstream_has_its_slots_whatever_the_route(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    routes = {name: {"path": f"/{name}", "upstream": upstreamed} for name, upstreamed in ROUTED.items()}
+    upstreams = {"other": {"url": upstream.url}}
+    proxy = penstock({"policy": [{**CAP, "per": "upstream", "cap": 1}], "routes": routes, "upstreams": upstreams})
+    upstream.script = STALLS
+    async with connect(proxy.address) as one, connect(proxy.address) as two, connect(proxy.address) as three:
+        statuses = []
+        for client, path in ((one, "a"), (two, "b"), (three, "c")):
+            await client.send(post(f"/{path}", b'{"stream":true}'))
+            statuses.append((await client.read_head()).start.split(" ")[1])
+    assert statuses == ["200", "429", "200"]
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -100,7 +100,7 @@ def test_a_limit_needs_to_know_what_it_counts_by(per: identity.Per) -> None:
     assert LimitConfig(per=per).needs == {"per": per}
 
 
-@pytest.mark.parametrize("per", ["identity", "client", "model", "route", "all"])
+@pytest.mark.parametrize("per", ["identity", "client", "model", "route", "upstream", "all"])
 def test_some_things_are_always_known(per: identity.Per) -> None:
     assert LimitConfig(per=per).needs == {}
 

@@ -893,7 +893,7 @@ def test_the_store_may_be_as_slow_as_leaves_time_to_end_what_loses_its_slot(leas
     [
         {},
         {"cap": 0},
-        {"cap": 1, "per": "upstream"},
+        {"cap": 1, "per": "planet"},
         {"cap": 1, "queue_length": -1},
         {"cap": 1, "queue_wait_s": 0.0},
         {"cap": 1, "lease_s": 4.9},
