@@ -7,6 +7,7 @@ all but the last of repeated keys, and the sign of an integer zero. Numbers keep
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -129,6 +130,26 @@ def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]
                 raise ValueError("the document nests too deeply")
             keys = list(value) if isinstance(value, dict) else range(len(value))
             ahead += [(value, inner, (*path, inner)) for inner in reversed(keys)]
+
+
+_WORDS = frozenset(
+    (
+        "created", "created_at", "createTime", "done_reason", "event", "finishReason", "finish_reason", "id", "media_type",
+        "mimeType", "mime_type", "model", "modelVersion", "name", "object", "role", "status", "stop_reason", "type",
+    )
+)  # fmt: skip
+_BASE64 = re.compile(r"data:[^,]{0,200};base64,|[A-Za-z0-9+/_-]{512,}={0,2}\Z")
+
+
+def is_word(key: object) -> bool:
+    """Whether what stands under this key is most likely one of the API's own words, a name or an identifier: something
+    that is said in one piece, also where texts come piece by piece."""
+    return key in _WORDS or (isinstance(key, str) and key.endswith(("_id", "Id")))
+
+
+def is_binary(text: str) -> bool:
+    """Whether a text is data in base64 (an image, a sound, an embedding), which can be long."""
+    return _BASE64.match(text) is not None
 
 
 def pointer(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -18,8 +18,8 @@ from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
 from . import sse
-from .base import EVERY_CHANNEL, Call, Channel, Parsed, Usage
-from .documents import decode, decode_editable, encode, string_slots
+from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
+from .documents import decode, decode_editable, encode, pointer, string_slots
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
@@ -36,10 +36,15 @@ _ERROR_TYPES = {
 }
 # What every chunk of a stream says alike, and what carries nothing worth an event of its own.
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+_SPELT = (Kind.TEXT, Kind.REFUSAL)  # what log probabilities are given for
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # of a chunk; in a text its quotes would be escaped
 _PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
 # What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
 _MIRRORS = ("logprobs", "token_ids")
+# What of a chunk and of a choice is no text. All other strings there are: citations, a content filter's findings, what a
+# server adds for debugging.
+_NO_TEXTS = frozenset((*_ENVELOPE, _PADDING, "choices", "usage", "error"))
+_NO_CHOICE_TEXTS = frozenset(("index", "delta", "message", "text", "finish_reason", "native_finish_reason", *_MIRRORS))
 
 
 def error_document(problem: Problem) -> dict[str, Any]:
@@ -144,6 +149,8 @@ class OpenAIStream(DocumentStream):
             return
         for index, choice in choices:
             yield from self.choice_texts(index, choice)
+            yield from _asides(index, choice, _NO_CHOICE_TEXTS)
+        yield from _asides(0, root[0], _NO_TEXTS)
         if root[0].get("error"):
             yield from every_text(root[0], "error", ("error",))
 
@@ -154,7 +161,8 @@ class OpenAIStream(DocumentStream):
         ends = [Channel(index, None, None) for index, choice in choices if choice.get("finish_reason")]
         if document.get("error"):
             ends = [EVERY_CHANNEL]
-        return Parsed((), ends, usage_of(document), [index for index, _ in choices])
+        mirrored = any(choice.get(name) for _, choice in choices for name in _MIRRORS)
+        return Parsed((), ends, usage_of(document), [index for index, _ in choices], mirrored=mirrored)
 
     # Writing
 
@@ -171,7 +179,30 @@ class OpenAIStream(DocumentStream):
         others = (value for name, value in document.items() if name not in (*_ENVELOPE, _PADDING, "choices"))
         return all(map(_is_blank, others)) and all(_is_blank(choice) for _, choice in choices)
 
+    def without_mirrors(self, event: Event) -> Event | None:
+        document = decode_editable(self.payload(event.raw) or b"")
+        dropped = False
+        for index, choice in _choices(document) or ():
+            for name in _MIRRORS:
+                if choice.get(name) and not (name == "logprobs" and self._spells(index, choice)):
+                    choice[name] = None
+                    dropped = True
+        if not dropped:
+            return event
+        was = event.parsed
+        if not was.deltas and self.is_blank(document):
+            return None
+        return Event(self.with_payload(event.raw, encode(document)), self, was)
+
+    def _spells(self, index: int, choice: dict[str, Any]) -> bool:
+        """Whether the tokens of a choice's probabilities are exactly its texts. Those of the texts themselves: the
+        candidates that were not chosen are said nowhere else."""
+        texts = [slot.text for channel, slot in self.choice_texts(index, choice) if channel.kind in _SPELT]
+        return "".join(texts) == "".join(_tokens(choice["logprobs"]))
+
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        if _choices(self.document(event.raw)) is None:
+            return self.say_again(event, channel, text)
         root, slot = self.place(event, channel)
         slot.put(text)
         for index, choice in _choices(root[0]) or ():
@@ -195,7 +226,7 @@ class OpenAIStream(DocumentStream):
         document = decode_editable(self.payload(event.raw) or b"")
         del document["usage"]
         was = event.parsed
-        parsed = Parsed(was.deltas, was.ends, None, was.choices, was.known)
+        parsed = Parsed(was.deltas, was.ends, None, was.choices, was.known, was.mirrored)
         return Event(self.with_payload(event.raw, encode(document)), self, parsed)
 
     # Delivery and ends
@@ -277,6 +308,22 @@ def _choices(document: Any) -> list[tuple[int, dict[str, Any]]] | None:
         (number if type(number) is int else position, choice)
         for position, (number, choice) in enumerate(zip(numbers, choices, strict=True))
     ]
+
+
+def _asides(choice: int, holder: dict[str, Any], besides: Collection[str]) -> Iterator[Text]:
+    """The strings that stand beside what the model says: whole texts of their own."""
+    for name in holder:
+        if name not in besides:
+            for slot in string_slots(holder, name, (name,)):
+                yield Channel(choice, Kind.TEXT, pointer(slot.path), repeated=True), slot
+
+
+def _tokens(logprobs: Any) -> Iterator[str]:
+    """The tokens in a `logprobs` of chat (lists of objects) or of completions (one list of strings), in order."""
+    for name in ("tokens", "content", "refusal"):
+        entries = logprobs.get(name) if isinstance(logprobs, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            yield str(entry.get("token") if isinstance(entry, dict) else entry)
 
 
 def _usage_document(usage: Usage) -> dict[str, int]:

@@ -6,6 +6,7 @@ Where one event ends and the next begins is `framing.py`'s; here is what stands 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 _LINE_END = re.compile(rb"(\r\n|\n|\r)")
@@ -65,6 +66,26 @@ def with_data(raw: bytes, data: bytes) -> bytes:
             written = True
             kept += (b"data: " + part + (end or b"\n") for part in _LINE_END.split(data)[::2])
     return b"".join(kept)
+
+
+def is_bare(raw: bytes) -> bool:
+    """Whether an event is one `data` line and nothing else, as nearly all are."""
+    return raw.startswith(b"data:") and raw.find(b"\n") == len(raw) - 2 and raw.find(b"\r") < 0
+
+
+def with_other_lines(raw: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The event with what its other lines say changed: the text of comments, the values of `event` and `id`, unknown fields
+    as a whole. `data` and all line ends stay; what `change` gives must have no line end."""
+    bom = _BOM if raw.startswith(_BOM) else b""
+    pieces = _LINE_END.split(raw[len(bom) :])
+    for number in range(0, len(pieces), 2):
+        line = pieces[number]
+        name, colon, value = line.partition(b":")
+        if name in (b"", b"event", b"id"):
+            pieces[number] = name + colon + change(value)
+        elif name not in (b"data", b"retry"):
+            pieces[number] = change(line)
+    return bom + b"".join(pieces)
 
 
 def write(data: bytes, event: bytes | None = None) -> bytes:

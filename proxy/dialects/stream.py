@@ -22,6 +22,8 @@ NOTHING = Parsed()
 UNKNOWN = Parsed(known=False)
 DONE = Parsed(ends=(EVERY_CHANNEL,))
 
+_SAID_AGAIN = ("created_at", "event", "model", "object", "role", "type")
+
 Text = tuple[Channel, Slot]
 """A text of a document: whose it is and where it stands."""
 
@@ -88,6 +90,9 @@ class Stream(DialectStream):
     def without_usage(self, event: Event) -> Event | None:
         return event
 
+    def without_mirrors(self, event: Event) -> Event | None:
+        return event
+
 
 class DocumentStream(Stream):
     """A stream whose events carry JSON documents: the data of an SSE event, an NDJSON line or the whole body."""
@@ -103,7 +108,7 @@ class DocumentStream(Stream):
         too deeply to be found."""
 
     def read(self, document: Any) -> Parsed:
-        """What a document says besides its texts: `ends`, `usage` and `choices` of a `Parsed` without deltas."""
+        """What a document says besides its texts: a `Parsed` without deltas."""
         return NOTHING
 
     def read_other(self, data: bytes) -> Parsed:
@@ -130,7 +135,7 @@ class DocumentStream(Stream):
             return self.read_other(data)
         found = self.read(document)
         ends = (EVERY_CHANNEL,) if self.framing is Framing.JSON else found.ends
-        return Parsed(deltas, ends, found.usage, found.choices)
+        return Parsed(deltas, ends, found.usage, found.choices, mirrored=found.mirrored)
 
     def document(self, raw: bytes) -> Any:
         try:
@@ -150,7 +155,7 @@ class DocumentStream(Stream):
         if not left and self.is_blank(root[0]):
             return None
         was = event.parsed
-        parsed = Parsed(left, was.ends, was.usage, was.choices, was.known)
+        parsed = Parsed(left, was.ends, was.usage, was.choices, was.known, was.mirrored)
         return Event(self.with_payload(event.raw, encode(root[0])), self, parsed)
 
     def comment(self) -> Event | None:
@@ -194,3 +199,14 @@ class DocumentStream(Stream):
                 if found == channel:
                     return root, slot
         raise ValueError("only an event of a stream that has this channel can be continued")
+
+    def say_again(self, event: Event, channel: Channel, text: str) -> Event:
+        """A continuation where nothing is known of the shape: all but the texts is said again, and so are the words that
+        tell a client what it is given. Raises like `place`."""
+        root, slot = self.place(event, channel)
+        for _, other in list(self.texts(root)):
+            if other.key not in _SAID_AGAIN:
+                other.put("")
+        slot.put(text)
+        said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
+        return Event(said.raw, self, Parsed([(channel, text)]))

@@ -200,7 +200,10 @@ def test_a_continuation_says_one_thing(dialect: str, raw: bytes, data: st.DataOb
     continued = event.continuation(channel, text)
     assert legible(continued.deltas) == legible([(channel, text)])
     assert (list(continued.ends), continued.usage) == ([], None)
-    assert [characters(found) for _, found in stream.event(continued.raw).deltas] == [characters(text)]
+    again = stream.event(continued.raw).deltas
+    if dialect == "generic":  # which says the words of an unknown API again
+        again = [delta for delta in again if delta[0] == channel or not str(delta[0].index).endswith("/role")]
+    assert [characters(found) for _, found in again] == [characters(text)]
 
 
 # The two ways of the chat dialect: by type and by document

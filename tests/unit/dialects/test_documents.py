@@ -7,7 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.dialects.documents import MAX_DEPTH, decode, decode_editable, encode, pointer, string_slots
+from proxy.dialects.documents import (
+    MAX_DEPTH,
+    decode,
+    decode_editable,
+    encode,
+    is_binary,
+    is_word,
+    pointer,
+    string_slots,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +117,21 @@ def test_texts_that_nest_too_deeply_are_refused() -> None:
 def test_pointer() -> None:
     assert pointer(()) == ""
     assert pointer(("a/b", 0, "m~n", "")) == "/a~1b/0/m~0n/"
+
+
+@pytest.mark.parametrize(
+    ("key", "word"), [("type", True), ("call_id", True), ("responseId", True), ("text", False), (0, False)]
+)
+def test_words_of_an_api(key: object, word: bool) -> None:
+    assert is_word(key) is word
+
+
+@pytest.mark.parametrize(
+    ("text", "binary"),
+    [
+        ("data:image/png;base64,AAAA", True), ("A" * 512, True), ("+/_-" * 200 + "==", True), ("A" * 511, False),
+        ("A" * 512 + " b", False), ("A" * 600 + "\n", False), ("ann@example.com " * 100, False), ("data: x", False),
+    ],
+)  # fmt: skip
+def test_data_in_base64(text: str, binary: bool) -> None:
+    assert is_binary(text) is binary
