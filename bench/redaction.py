@@ -33,6 +33,7 @@ CHUNK = (
     b'"model":"gpt-4o-mini-2024-07-18","system_fingerprint":"fp_0f03d4f0ee",'
     b'"choices":[{"index":0,"delta":{"content":" hel"},"logprobs":null,"finish_reason":null}]}'
 )
+# The beginning of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865), which is in the public domain.
 PROSE = (Path(__file__).parent / "prose.txt").read_text(encoding="utf-8")
 DELTA = 4
 ROUNDS = 20

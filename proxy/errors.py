@@ -56,7 +56,9 @@ FAULTS: dict[str, Fault] = {
     # what the client sent
     "malformed_request": Fault(400, _K.REFUSED, _I, "The request is not valid HTTP/1.1."),
     "malformed_path": Fault(400, _K.REFUSED, _I, "The request path is not valid or is ambiguous."),
-    "malformed_body": Fault(400, _K.REFUSED, _I, "The request body is not framed or encoded as its headers say."),
+    "malformed_body": Fault(
+        400, _K.REFUSED, _I, "The request body is not framed or encoded as its headers say, or is no call of this API."
+    ),
     "head_timeout": Fault(408, _K.REFUSED, _I, "The request head did not arrive in time."),
     "body_timeout": Fault(408, _K.REFUSED, _I, "The request body did not arrive in time."),
     "body_too_large": Fault(413, _K.REFUSED, _I, "The request body is larger than this proxy accepts."),

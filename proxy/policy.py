@@ -18,14 +18,17 @@ head of a local or a whole reply is known only at its end: there `on_response` c
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+import math
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from .errors import Outcome
+from .filewatch import WatchedFile
 from .framing import Event
-from .messages import Reply, Request, ResponseHead
+from .identity import CountsBy, Fact
+from .messages import Headers, Reply, Request, ResponseHead
 from .state import Store
 
 API_VERSION = 1
@@ -88,17 +91,25 @@ class Stop:
 
     `reason` is machine-readable. Where it is a key of `errors.FAULTS` (such as "upstream_silence") that row gives the
     outcome, and the status if the head has not been sent yet; any other reason is STOPPED(policy, reason), status 403.
+    `headers` (Retry-After ...) go with that local reply; where the head was sent they come too late, and are dropped.
     """
 
-    __slots__ = ("ending", "events", "message", "reason")
+    __slots__ = ("ending", "events", "headers", "message", "reason")
 
     def __init__(
-        self, reason: str, ending: Ending = Ending.ERROR, events: Events | None = None, *, message: str | None = None
+        self,
+        reason: str,
+        ending: Ending = Ending.ERROR,
+        events: Events | None = None,
+        *,
+        message: str | None = None,
+        headers: Mapping[str, str] | Headers | None = None,
     ) -> None:
         self.reason = reason
         self.ending = ending
         self.events: Events = [] if events is None else events
         self.message = message
+        self.headers = headers
 
 
 Verdict = Events | Pause | Stop
@@ -108,6 +119,32 @@ class PolicyConfig(BaseModel):
     """Base of a policy's `Config`. Strict: no unknown keys, no conversions between types; frozen once read."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @property
+    def state_answers_within_s(self) -> float:
+        """What the policy can wait for a store that is shared: a longer `[state] timeout_ms` is a configuration error."""
+        return math.inf
+
+    @property
+    def needs(self) -> Mapping[str, Fact]:
+        """What must be known of a client before the policy is asked, by the key of the table that says so; if nobody before
+        it in the chain `tells` it, that is a configuration error. Default: what keys of the type `identity.Per` count by."""
+        marked = [name for name, field in type(self).model_fields.items() if _counts_by(field.metadata)]
+        return {name: value for name in marked if (value := getattr(self, name)) in get_args(Fact)}
+
+    @property
+    def tells(self) -> Collection[Fact]:
+        """What the policy finds out about clients that it lets in (`request.identity`)."""
+        return ()
+
+    @property
+    def watched(self) -> Sequence[WatchedFile[Any]]:
+        """The files among its keys that are read again when they change."""
+        return ()
+
+
+def _counts_by(metadata: Sequence[object]) -> bool:
+    return any(isinstance(mark, CountsBy) for mark in metadata)
 
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
@@ -131,6 +168,11 @@ class Host(Protocol):
     def counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Callable[..., None]:
         """A Prometheus counter `penstock_policy_<name>_total` with a `policy` label; call the result with the amount and
         the label values. Labels must be bounded: never an identity, a path or content."""
+
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A Prometheus gauge `penstock_policy_<name>` with a `policy` label, of what `read` returns when it is asked for.
+
+        Called in another thread: read one attribute, or the length of one collection."""
 
 
 class PolicyStream:

@@ -89,9 +89,11 @@ class Parsed(msgspec.Struct, gc=False):
 
 
 class Call:
-    """What a request asks of the model. Neutral defaults where it does not say or is no model call."""
+    """What a request asks of the model. Neutral defaults where it does not say or is no model call.
 
-    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "wants_usage")
+    `texts` are all that the model is to read, also descriptions of tools; `token_ids` counts what is no text any more."""
+
+    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "token_ids", "wants_usage")
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Call:
         max_output_tokens: int | None = None,
         wants_usage: bool = False,
         texts: Sequence[str] = (),
+        token_ids: int = 0,
         document: Any = None,
     ) -> None:
         self.model = model
@@ -110,6 +113,7 @@ class Call:
         self.max_output_tokens = max_output_tokens
         self.wants_usage = wants_usage
         self.texts = texts
+        self.token_ids = token_ids
         self.document = document
 
 

@@ -132,6 +132,12 @@ def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]
             ahead += [(value, inner, (*path, inner)) for inner in reversed(keys)]
 
 
+def token_ids(prompt: Any) -> int:
+    """How many tokens a prompt has that is a list of their ids, or a list of such prompts."""
+    items = prompt if isinstance(prompt, list) else ()
+    return sum(type(id) is int for item in items for id in (item if isinstance(item, list) else (item,)))
+
+
 _WORDS = frozenset(
     (
         "created", "created_at", "createTime", "done_reason", "event", "finishReason", "finish_reason", "id", "media_type",

@@ -7,6 +7,7 @@ an unknown string inside a message is one (its channel's index is its JSON point
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
-from .documents import decode, decode_editable, encode, pointer, string_slots
+from .documents import decode, decode_editable, encode, pointer, string_slots, token_ids
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _ERROR_TYPES = {
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 _SPELT = (Kind.TEXT, Kind.REFUSAL)  # what log probabilities are given for
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # of a chunk; in a text its quotes would be escaped
+_SHOWN = ("tools", "functions", "response_format")  # of a request, beside the messages
 _PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
 # What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
 _MIRRORS = ("logprobs", "token_ids")
@@ -69,7 +71,8 @@ def read_request(body: bytes | None) -> dict[str, Any]:
 
 
 def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequence[str]) -> Call:
-    """The fields that both APIs name alike; a field of the wrong type counts as not said."""
+    """The fields that both APIs name alike; a field of the wrong type counts as not said. What a model is shown of tools and
+    schemas is their JSON, names included."""
     options = document.get("stream_options")
     model, n = document.get("model"), document.get("n")
     return Call(
@@ -78,9 +81,17 @@ def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequen
         choices=n if type(n) is int and n > 0 else 1,
         max_output_tokens=max_output_tokens if type(max_output_tokens) is int and max_output_tokens >= 0 else None,
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        texts=texts,
+        texts=[*texts, *_shown(document)],
+        token_ids=token_ids(document.get("prompt")),
         document=document or None,
     )
+
+
+def _shown(document: Mapping[str, Any]) -> Iterator[str]:
+    for name in _SHOWN:
+        if document.get(name):
+            with contextlib.suppress(RecursionError):  # nor will a server read what nests so deeply
+                yield encode(document[name]).decode()
 
 
 def ask_for_usage(request: Request) -> bool:

@@ -50,12 +50,19 @@ def framing_of(head: ResponseHead) -> Framing:
 
 
 def usage_of(document: Any) -> Usage | None:
-    """What a document states in its `usage`, in the words of OpenAI or Anthropic. Embeddings have a total, but no output."""
-    usage = document.get("usage") if isinstance(document, dict) else None
+    """What a document states in its `usage`, in the words of OpenAI or Anthropic. Embeddings have a total, but no output.
+
+    OpenAI's Responses have it in their `response`, Ollama's last event at its top."""
+    if not isinstance(document, dict):
+        return None
+    response = document.get("response")
+    usage = document.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
+    if "eval_count" in document:
+        usage = document
     if not isinstance(usage, dict):
         return None
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    output = _count(usage, "completion_tokens", "output_tokens")
+    prompt = _count(usage, "prompt_tokens", "input_tokens", "prompt_eval_count")
+    output = _count(usage, "completion_tokens", "output_tokens", "eval_count")
     total = _count(usage, "total_tokens")
     if output is None and prompt is not None and total is not None:
         output = total - prompt

@@ -83,7 +83,12 @@ class _ShiftedStore(RedisStore):
         return taken._replace(taken_at=taken.taken_at + self._world.shift_s) if isinstance(taken, Grant) else taken
 
     async def give_back(self, grant: Grant, amount: int) -> None:
-        await super().give_back(grant._replace(taken_at=grant.taken_at - self._world.shift_s), amount)
+        await super().give_back(_older(grant, self._world.shift_s), amount)
+
+
+def _older(grant: Grant, seconds: float) -> Grant:
+    earlier = None if grant.earlier is None else _older(grant.earlier, seconds)
+    return grant._replace(taken_at=grant.taken_at - seconds, earlier=earlier)
 
 
 Behaviour = Callable[[Any], Awaitable[None]]
@@ -259,6 +264,21 @@ async def a_refund_to_a_window_that_is_over_changes_nothing(world: World) -> Non
 
 
 @_behaviour
+async def what_was_taken_bit_by_bit_is_given_back_at_once(world: World) -> None:
+    """What was taken last first, each to its own window."""
+    first = await grant(world.store, "a", [MINUTE, TOTAL], 40)
+    await world.advance(70)
+    second = await grant(world.store, "a", [MINUTE, TOTAL], 20)
+    third = await grant(world.store, "a", [MINUTE, TOTAL], 10)
+    await world.store.give_back(
+        third.after(second.after(first)), 45
+    )  # 25 of the first are spent: no more than 21 in view
+    (left, in_all) = await remaining(world.store, "a", MINUTE, TOTAL)
+    assert 79 <= left <= 80
+    assert in_all == 4975
+
+
+@_behaviour
 async def what_was_never_taken_cannot_be_given_back(world: World) -> None:
     taken = await grant(world.store, "a", [MINUTE], 1)
     await world.store.give_back(taken._replace(key="b"), 1)
@@ -340,6 +360,31 @@ async def a_clock_that_jumps_leaves_every_count_in_bounds(world: World) -> None:
         assert await world.store.held("a") in (0, 1)
 
 
+@_behaviour
+async def a_clock_that_is_set_back_keeps_nobody_out_for_long(world: World) -> None:
+    await grant(world.store, "a", [MINUTE], 50)
+    await world.advance(60)
+    await grant(world.store, "a", [MINUTE], 50)
+    await world.advance(-100_000)
+    assert 0 <= (await remaining(world.store, "a", MINUTE))[0] <= 100
+    await world.store.take("a", [MINUTE], 1)
+    await world.advance(120)
+    assert await remaining(world.store, "a", MINUTE) == [100]
+
+
+@_behaviour
+async def holders_do_not_notice_that_the_clock_was_set_back(world: World) -> None:
+    assert await world.store.acquire("a", 1, "x", 10.0)
+    await world.advance(-100_000)
+    assert await world.store.renew([("a", "x")], 10.0) == [True]
+    assert not await world.store.acquire("a", 1, "y", 10.0)
+    await world.advance(11)
+    assert await world.store.acquire("a", 1, "y", 10.0)
+    await world.advance(-100_000)
+    await world.store.release("a", "y")
+    assert await world.store.held("a") == 0
+
+
 # Leases
 
 
@@ -412,3 +457,97 @@ async def a_cap_that_is_lowered_lets_nobody_in_until_enough_are_gone(world: Worl
     assert not await world.store.acquire("a", 2, "new", 60.0)
     await world.store.release("a", "y")
     assert await world.store.acquire("a", 2, "new", 60.0)
+
+
+# The line
+
+
+@_behaviour
+async def who_came_first_is_served_first(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    for holder in "xyz":
+        assert not await store.acquire("a", 1, holder, 60.0, keep_s=30.0)
+        await world.advance(1)
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "newcomer", 60.0)
+    for late in "zy":
+        assert not await store.acquire("a", 1, late, 60.0, waited_s=1.5 if late == "z" else 2.5, keep_s=30.0)
+    assert await store.acquire("a", 1, "x", 60.0, waited_s=3.5, keep_s=30.0)
+    await store.release("a", "x")
+    assert not await store.acquire("a", 1, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=2.5, keep_s=30.0)
+    await store.release("a", "y")
+    assert await store.acquire("a", 1, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    await store.release("a", "z")
+    assert await store.acquire("a", 1, "newcomer", 60.0)
+
+
+@_behaviour
+async def as_many_are_served_as_slots_are_free(world: World) -> None:
+    store = world.store
+    for holder in ("one", "two", "three"):
+        assert await store.acquire("a", 3, holder, 60.0)
+    for holder in "xyz":
+        assert not await store.acquire("a", 3, holder, 60.0, keep_s=30.0)
+        await world.advance(1)
+    await store.release("a", "one")
+    await store.release("a", "two")
+    assert not await store.acquire("a", 3, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 3, "y", 60.0, waited_s=2.5, keep_s=30.0)
+    assert not await store.acquire("a", 3, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 3, "x", 60.0, waited_s=3.5, keep_s=30.0)
+
+
+@_behaviour
+async def who_has_waited_longer_goes_first_though_he_asks_later(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "x", 60.0, keep_s=30.0)
+    assert not await store.acquire("a", 1, "y", 60.0, waited_s=5.0, keep_s=30.0)
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "x", 60.0, keep_s=30.0)
+    assert await store.acquire("a", 1, "old", 60.0, waited_s=9.0)  # and has no place yet
+    await store.release("a", "old")
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=5.0)
+
+
+@_behaviour
+async def a_place_that_is_left_or_not_asked_for_in_time_is_free(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 600.0)
+    for holder in ("leaves", "dies", "stays"):
+        assert not await store.acquire("a", 1, holder, 60.0, keep_s=10.0)
+        await world.advance(1)
+    await world.advance(6)
+    assert not await store.acquire("a", 1, "leaves", 60.0, waited_s=9.0, keep_s=10.0)
+    assert not await store.acquire("a", 1, "stays", 60.0, waited_s=7.0, keep_s=10.0)
+    await store.release("a", "leaves")
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "stays", 60.0, waited_s=7.0, keep_s=10.0)
+    await world.advance(3)
+    assert await store.acquire("a", 1, "stays", 60.0, waited_s=10.0, keep_s=10.0)
+    await store.release("a", "stays")
+    assert await store.acquire("a", 1, "newcomer", 60.0)
+
+
+@_behaviour
+async def a_clock_that_is_set_back_keeps_no_place_for_the_dead(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "dead", 60.0, waited_s=20.0, keep_s=10.0)
+    await world.advance(-100_000)
+    assert not await store.acquire("a", 1, "x", 60.0, waited_s=10.0, keep_s=10.0)
+    await world.advance(11)
+    await store.release("a", "holder")
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=21.0, keep_s=10.0)
+
+
+@_behaviour
+async def who_does_not_wait_has_no_place(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "refused", 60.0)
+    await world.advance(1)
+    await store.release("a", "holder")
+    assert await store.acquire("a", 1, "newcomer", 60.0)

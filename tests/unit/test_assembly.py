@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from rigs.doubles import Hooks, raising
 
-from proxy.assembly import Assembly, PolicyHost, describe
+from proxy.assembly import Assembly, PolicyHost, describe, make_store
 from proxy.config import (
     AdminConfig,
     Config,
@@ -22,10 +22,12 @@ from proxy.config import (
     StateConfig,
     UpstreamConfig,
 )
-from proxy.errors import PolicyError
+from proxy.errors import PolicyError, StateError
 from proxy.metrics import Metrics
 from proxy.policy import Host, Policy, PolicyConfig, Stage
+from proxy.state import Window
 from proxy.state_memory import MemoryStore
+from proxy.state_redis import RedisStore
 from proxy.upstream import Upstream
 from proxy.values import TCPAddress
 
@@ -59,7 +61,7 @@ class Noted(Policy[PolicyConfig]):
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What policies and upstreams have written down, in order."""
+    """What policies, upstreams and the store have written down, in order."""
     written: list[str] = []
     monkeypatch.setattr(Noted, "notes", written, raising=False)
     monkeypatch.setattr(Noted, "fails_in", set(), raising=False)
@@ -71,6 +73,11 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             await original(self)
 
         monkeypatch.setattr(Upstream, what, note)
+
+        async def note_store(self: MemoryStore, what: str = what) -> None:
+            written.append(f"store {what}")
+
+        monkeypatch.setattr(MemoryStore, what, note_store)
     return written
 
 
@@ -118,14 +125,14 @@ async def test_nothing_happens_before_start(notes: list[str]) -> None:
     assert notes == ["a made"]
 
 
-async def test_policies_are_started_when_upstreams_are_and_stopped_before_them(notes: list[str]) -> None:
+async def test_policies_are_started_when_upstreams_and_the_store_are_and_stopped_before_them(notes: list[str]) -> None:
     assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
     notes.clear()
     await assembly.start()
     await assembly.stop()
     assert notes == [
-        *("model start", "other start", "a started", "b started"),
-        *("a stopped", "b stopped", "model stop", "other stop"),
+        *("model start", "other start", "store start", "a started", "b started"),
+        *("a stopped", "b stopped", "store stop", "model stop", "other stop"),
     ]
 
 
@@ -142,7 +149,22 @@ async def test_what_was_started_is_stopped_after_a_start_that_failed(notes: list
         await assembly.start()
     notes.clear()
     await assembly.stop()
-    assert notes == ["a stopped", "b stopped", "model stop", "other stop"]
+    assert notes == ["a stopped", "b stopped", "store stop", "model stop", "other stop"]
+
+
+async def test_a_store_that_does_not_start_keeps_the_process_from_starting(
+    notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: MemoryStore) -> None:
+        raise StateError("refused")
+
+    monkeypatch.setattr(MemoryStore, "start", refuse)
+    assembly = Assembly(configuration(entry("a")), Metrics())
+    with pytest.raises(StateError):
+        await assembly.start()
+    await assembly.stop()
+    assert notes[-3:] == ["store stop", "model stop", "other stop"]
+    assert "a stopped" not in notes  # its `start` was never called
 
 
 async def test_a_policy_that_does_not_stop_stops_nobody_else(
@@ -152,7 +174,7 @@ async def test_a_policy_that_does_not_stop_stops_nobody_else(
     assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
     await assembly.start()
     await assembly.stop()
-    assert notes[-3:] == ["b stopped", "model stop", "other stop"]
+    assert notes[-4:] == ["b stopped", "store stop", "model stop", "other stop"]
     assert "policy a did not stop: KeyError at test_assembly.py:" in caplog.text
     assert "mistake" not in caplog.text
 
@@ -166,7 +188,28 @@ async def test_work_that_was_spawned_is_waited_for_before_its_policy_is_stopped(
     await assembly.start()
     assembly.routes.find("", "/").places[0].policy.host.spawn(refund())
     await assembly.stop()
-    assert notes[-4:-2] == ["refunded", "a stopped"]
+    assert notes[-5:-3] == ["refunded", "a stopped"]
+
+
+# The state
+
+
+def test_all_policies_are_given_the_same_store(notes: list[str]) -> None:
+    assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
+    places = assembly.routes.find("", "/").places
+    assert [place.policy.host.state for place in places] == [assembly.state, assembly.state]
+
+
+def test_the_url_says_which_store_it_is() -> None:
+    assert isinstance(make_store(StateConfig()), MemoryStore)
+    assert isinstance(make_store(StateConfig(url="redis://127.0.0.1:6379")), RedisStore)
+
+
+async def test_the_memory_store_is_bounded_as_configured() -> None:
+    store = make_store(StateConfig(max_keys=1))
+    await store.charge("limit/a", [Window(10, 60)], 1)
+    with pytest.raises(StateError):
+        await store.charge("limit/b", [Window(10, 60)], 1)
 
 
 # The host
@@ -226,12 +269,75 @@ async def test_work_that_takes_too_long_is_given_up() -> None:
     await cancelled.wait()
 
 
+async def test_what_spawned_work_spawns_is_waited_for_too() -> None:
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
+    done = asyncio.Event()
+
+    async def undo() -> None:
+        await asyncio.sleep(0)
+        done.set()
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        host.spawn(undo())
+
+    host.spawn(work())
+    await host.drain(5.0)
+    assert done.is_set()
+
+
+async def test_what_cancelled_work_spawns_is_not_left_behind() -> None:
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            host.spawn(asyncio.sleep(3600))
+
+    host.spawn(work())
+    await asyncio.sleep(0)
+    await host.drain(0.0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_all_policies_are_drained_in_the_same_time(notes: list[str]) -> None:
+    assembly = Assembly(configuration(entry("a"), entry("b"), entry("c")), Metrics())
+    await assembly.start()
+    for _, host in assembly._policies:
+        host.spawn(asyncio.sleep(3600))
+    began_at = asyncio.get_running_loop().time()
+    await assembly.stop(0.1)
+    assert asyncio.get_running_loop().time() - began_at < 0.25
+
+
+async def test_a_gauge_tells_what_is_when_it_is_asked() -> None:
+    metrics, waiting = Metrics(), ["one"]
+    for name in ("caps", "others"):
+        PolicyHost(name, metrics, MemoryStore(10)).gauge("waiting", "Who waits.", lambda: len(waiting))
+    waiting.append("two")
+    _, page = metrics.expose("text/plain")
+    assert 'penstock_policy_waiting{policy="caps"} 2.0' in page.decode()
+    assert 'penstock_policy_waiting{policy="others"} 2.0' in page.decode()
+    with pytest.raises(ValueError, match="lower-case"):
+        PolicyHost("caps", metrics, MemoryStore(10)).gauge("Waiting", "", lambda: 0)
+
+
+async def test_policies_share_the_memory_store_out() -> None:
+    store = make_store(StateConfig(max_keys=7), 3)
+    for policy in ("one", "other"):
+        for number in range(2):
+            await store.charge(f"{policy}/{number}", [Window(10, 60)], 1)
+        with pytest.raises(StateError):
+            await store.charge(f"{policy}/another", [Window(10, 60)], 1)
+
+
 def test_a_counter_belongs_to_its_policy() -> None:
     metrics = Metrics()
-    count = PolicyHost("caps", metrics, MemoryStore(10)).counter("refusals", "Refused.", ("reason",))
+    count = PolicyHost("caps", metrics, MemoryStore(10)).counter("denials", "Refused.", ("reason",))
     count(2, "full")
     _, page = metrics.expose("text/plain")
-    assert 'penstock_policy_refusals_total{policy="caps",reason="full"} 2.0' in page.decode()
+    assert 'penstock_policy_denials_total{policy="caps",reason="full"} 2.0' in page.decode()
 
 
 def test_an_exception_is_described_by_kind_and_place() -> None:

@@ -25,7 +25,7 @@ def request(who: Identity = EVERYTHING, route: str = "chat") -> Request:
     ("per", "name"),
     [
         ("identity", "subject:acme/user-7"),
-        ("key", "key:alice"),
+        ("key", "key:acme/alice"),
         ("tenant", "tenant:acme"),
         ("subject", "subject:acme/user-7"),
         ("client", "client:192.0.2.7"),
@@ -39,7 +39,7 @@ def test_each_kind_has_a_name_of_its_own(per: Per, name: str) -> None:
 
 
 def test_these_are_all_kinds() -> None:
-    names = [identity.of(per, request()) for per in get_args(Per) if per != "identity"]
+    names = [identity.of(per, request()) for per in get_args(get_args(Per)[0]) if per != "identity"]
     assert len(set(names)) == len(names) == 7
 
 
@@ -47,7 +47,8 @@ def test_these_are_all_kinds() -> None:
     ("who", "name"),
     [
         (EVERYTHING, "subject:acme/user-7"),
-        (Identity(key_id="alice", tenant="acme", client="192.0.2.7"), "key:alice"),
+        (Identity(key_id="alice", tenant="acme", client="192.0.2.7"), "key:acme/alice"),
+        (Identity(key_id="alice", client="192.0.2.7"), "key:alice"),
         (Identity(subject="user-7", client="192.0.2.7"), "subject:/user-7"),
         (Identity(client="192.0.2.7"), "client:192.0.2.7"),
         (Identity(), "client:"),
@@ -63,6 +64,11 @@ def test_the_most_specific_that_is_known(who: Identity, name: str) -> None:
         (Identity(key_id="a"), Identity(subject="a")),
         (Identity(key_id="192.0.2.7"), Identity(client="192.0.2.7")),
         (Identity(tenant="acme", subject="a"), Identity(tenant="corp", subject="a")),
+        (Identity(tenant="acme", key_id="a"), Identity(tenant="corp", key_id="a")),
+        (Identity(tenant="acme", key_id="a"), Identity(key_id="a")),
+        (Identity(tenant="acme/a", subject="b"), Identity(tenant="acme", subject="a/b")),
+        (Identity(tenant="acme", subject="a"), Identity(subject="acme/a")),
+        (Identity(tenant="acme", key_id="a"), Identity(key_id="acme/a")),
         (Identity(subject="x" * 200 + "1"), Identity(subject="x" * 200 + "2")),
         (Identity(subject="a\nb"), Identity(subject="a b")),
     ],

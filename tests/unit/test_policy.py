@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 from pydantic import ValidationError
 
+from proxy import identity
 from proxy.dialects.base import Call
 from proxy.dialects.generic import Generic
 from proxy.errors import COMPLETE
@@ -58,14 +60,17 @@ def test_a_pause_is_told_in_full() -> None:
 def test_a_stop_is_an_error_without_events_where_nothing_else_is_said() -> None:
     stop = Stop("budget")
     assert (stop.reason, stop.ending, stop.events, stop.message) == ("budget", Ending.ERROR, [], None)
+    assert stop.headers is None
     stop.events.append(Event(b"a", None))  # type: ignore[arg-type]
     assert Stop("budget").events == []
 
 
 def test_a_stop_can_say_how_it_is_to_look() -> None:
     events = [Event(b"a", None)]  # type: ignore[arg-type]
-    stop = Stop("budget", Ending.LENGTH, events, message="No tokens are left.")
+    headers = {"Retry-After": "7"}
+    stop = Stop("budget", Ending.LENGTH, events, message="No tokens are left.", headers=headers)
     assert (stop.ending, stop.events, stop.message) == (Ending.LENGTH, events, "No tokens are left.")
+    assert stop.headers == headers
 
 
 # Config
@@ -74,6 +79,8 @@ def test_a_stop_can_say_how_it_is_to_look() -> None:
 def test_a_config_has_defaults_and_is_frozen() -> None:
     config = BrakeConfig()
     assert (config.seconds, config.words) == (1.0, ())
+    assert config.state_answers_within_s == math.inf
+    assert (config.needs, list(config.tells), list(config.watched)) == ({}, [], [])
     with pytest.raises(ValidationError, match="frozen"):
         config.seconds = 2.0
 
@@ -82,6 +89,20 @@ def test_a_config_has_defaults_and_is_frozen() -> None:
 def test_a_config_is_strict(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         BrakeConfig.model_validate(given)
+
+
+class LimitConfig(PolicyConfig):
+    per: identity.Per = "identity"
+
+
+@pytest.mark.parametrize("per", ["key", "tenant", "subject"])
+def test_a_limit_needs_to_know_what_it_counts_by(per: identity.Per) -> None:
+    assert LimitConfig(per=per).needs == {"per": per}
+
+
+@pytest.mark.parametrize("per", ["identity", "client", "model", "route", "all"])
+def test_some_things_are_always_known(per: identity.Per) -> None:
+    assert LimitConfig(per=per).needs == {}
 
 
 # What is not overridden does nothing

@@ -464,3 +464,22 @@ def test_messages_of_another_shape_have_no_texts(messages: str, ask: Ask) -> Non
 def test_a_message_that_nests_too_deeply_is_left_out(ask: Ask) -> None:
     deep = "[" * 70 + '"x"' + "]" * 70
     assert ask("openai-chat", b'{"messages":[{"content":%s},{"content":"y"}]}' % deep.encode()).texts == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ('"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]', "parameters"),
+        ('"functions":[{"name":"f","description":"what it does"}]', "what it does"),
+        ('"response_format":{"type":"json_schema","json_schema":{"name":"s"}}', "json_schema"),
+    ],
+)
+def test_what_a_model_is_shown_of_tools_and_schemas_is_text_too(field: str, shown: str, ask: Ask) -> None:
+    said, added = ask("openai-chat", b'{"messages":[{"content":"x"}],%s}' % field.encode()).texts
+    assert said == "x"
+    assert shown in added
+
+
+@pytest.mark.parametrize("tools", ["null", "[]", "[" * 900 + "]" * 900])
+def test_no_tools_or_some_that_nobody_could_read(tools: str, ask: Ask) -> None:
+    ask("openai-chat", b'{"tools":%s}' % tools.encode())

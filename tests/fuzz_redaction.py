@@ -1,4 +1,4 @@
-"""Fuzz the redaction engine against its oracle: `python scripts/fuzz_redaction.py --seconds 60 [--seed 1]`.
+"""Fuzz the redaction engine against its oracle: `python tests/fuzz_redaction.py --seconds 60 [--seed 1]`.
 
 Random overlapping entities, random texts of little else than their beginnings, random cuts. Each round has a seed of its
 own: what is printed for a failure makes it again with `--seed N --rounds 1`. Exit status: 0 none found; 1 found one.
@@ -13,7 +13,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from random import Random
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from rigs import redaction_hostile as hostile  # noqa: E402
