@@ -74,6 +74,8 @@ class Parsed(msgspec.Struct, gc=False):
 
     `deltas` has no empty texts. `choices` are the answers that the event speaks of, also where it adds no text to them.
     `known` is False for a shape that the dialect does not know: a policy that has to see the text then fails closed.
+    `mirrored`: it says texts of the model again in other forms (tokens with their probabilities), maybe ahead of the
+    texts themselves: see `DialectStream.without_mirrors`.
     """
 
     deltas: Sequence[Delta] = ()
@@ -81,6 +83,7 @@ class Parsed(msgspec.Struct, gc=False):
     usage: Usage | None = None
     choices: Sequence[int] = ()
     known: bool = True
+    mirrored: bool = False
 
 
 class Call:
@@ -144,7 +147,9 @@ class DialectStream(Protocol):
         delivered between the events that were delivered already and the next one."""
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Told of every batch that went downstream, in order: identifiers, open choices, terminals."""
+        """Told of every batch on its way downstream, in order: identifiers, open choices, terminals. May still put right
+        in an event's `raw`, in place, what only the order of delivery decides: the separators of a JSON array, what
+        repeats in other forms a text that was changed in an earlier event."""
 
     terminates: bool
     """A complete reply ends its channels in its last events: one that only broke off can be told from it."""
