@@ -49,6 +49,11 @@ class StreamCapConfig(PolicyConfig):
     retry_after_s: Positive = 1
     on_state_error: Literal["refuse", "allow"] = "refuse"
 
+    @property
+    def state_answers_within_s(self) -> float:
+        """As long as the pause between two attempts to renew: a stream ends before its lease does (`StreamCap._renew`)."""
+        return self.lease_s / _RENEWALS / _HURRY
+
 
 class StreamCap(Policy[StreamCapConfig]):
     stage = Stage.ADMIT

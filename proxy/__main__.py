@@ -1,13 +1,14 @@
 """The command line, and nothing else: `penstock run`, `check`, `policies`, `hash-key`, `demo`.
 
 Exit status: 0 done; 1 the machine would not (an address in use ...); 2 a mistake of the operator's, each told in a line
-on stderr; 130 interrupted.
+on stderr; 130 interrupted; 141 whoever read the output (`| head`) has left.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from .identity import digest
 from .registry import DISTRIBUTION, Registry, intruders
 from .values import check_name
 
-_FAILED, _MISTAKEN, _INTERRUPTED = 1, 2, 130
+_FAILED, _MISTAKEN, _INTERRUPTED, _UNREAD = 1, 2, 130, 141  # the last two: 128 and the signal, as shells count
 _KEY_BYTES = 32
 
 
@@ -32,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("\n".join(found))
         return _MISTAKEN
     try:
-        return command(arguments)
+        status = command(arguments)
+        sys.stdout.flush()  # or the interpreter does, at its end, and complains
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what could not be flushed
+        return _UNREAD
     except ConfigError as error:
         print(error, file=sys.stderr)
         count = len(error.problems)
@@ -51,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if config.server.workers > 1:
         from .supervisor import run
     else:
-        from .server import run
+        from .serving import run
     return run(config)
 
 

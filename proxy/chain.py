@@ -14,26 +14,40 @@ from typing import Any, TypeGuard
 
 from .errors import COMPLETE, Outcome, OutcomeKind, PolicyError, Problem
 from .framing import Event
-from .messages import Reply, ResponseHead
+from .messages import Headers, Reply, ResponseHead
 from .policy import Ending, Events, Pause, PolicyStream, Sees, Stage, Stop, Verdict
 
 
 class Mark:
-    """The end of a stream on its way through the chain: clean, or cut with the `ending` that the client is to see."""
+    """The end of a stream on its way through the chain: clean, or cut with the `ending` that the client is to see. Where the
+    head was not sent yet, it sees a local reply with these `headers` instead."""
 
-    __slots__ = ("drops", "ending", "outcome", "problem")
+    __slots__ = ("drops", "ending", "headers", "outcome", "problem")
 
-    def __init__(self, outcome: Outcome, ending: Ending | None, problem: Problem | None = None) -> None:
+    def __init__(
+        self,
+        outcome: Outcome,
+        ending: Ending | None,
+        problem: Problem | None = None,
+        headers: Mapping[str, str] | Headers | None = None,
+    ) -> None:
         self.outcome = outcome
         self.ending = ending
         self.problem = problem
+        self.headers = headers
         # EOF and resets queue behind a pause; who has no time left does not wait for it.
         self.drops = outcome.kind in (OutcomeKind.TIMEOUT, OutcomeKind.SHUTDOWN, OutcomeKind.CLIENT_GONE)
 
     @classmethod
-    def cut(cls, details: str, source: str = "", *, ending: Ending = Ending.ERROR, message: str | None = None) -> Mark:
-        """Any end that is not clean; `details` as in `errors.FAULTS`, or a policy's own reason."""
-        return cls(Outcome.of(details, source), ending, Problem.of(details, message))
+    def cut(cls, details: str, source: str = "", *, message: str | None = None) -> Mark:
+        """Any end that is not clean and that no policy asked for; `details` as in `errors.FAULTS`, or a policy's own reason."""
+        return cls(Outcome.of(details, source), Ending.ERROR, Problem.of(details, message))
+
+    @classmethod
+    def of(cls, stop: Stop, source: str) -> Mark:
+        """The end that the policy `source` asks for."""
+        outcome, problem = Outcome.of(stop.reason, source), Problem.of(stop.reason, stop.message)
+        return cls(outcome, stop.ending, problem, stop.headers)
 
     @property
     def clean(self) -> bool:
@@ -72,7 +86,8 @@ def _sound(given: object) -> Verdict:
             return given
     elif isinstance(given, Stop):
         sound = isinstance(given.reason, str) and isinstance(given.ending, Ending)
-        if sound and isinstance(given.message, str | None) and _are_events(given.events):
+        sound = sound and isinstance(given.message, str | None) and isinstance(given.headers, Mapping | None)
+        if sound and _are_events(given.events):
             return given
     elif _are_events(given):
         return given
@@ -363,8 +378,7 @@ class Chain:
         except PolicyError as exc:
             return self._failed(i, exc, events, mark, now)
         if isinstance(verdict, Stop):
-            cut = Mark.cut(verdict.reason, link.name, ending=verdict.ending, message=verdict.message)
-            return self._stop(i, cut, verdict.events, now)
+            return self._stop(i, Mark.of(verdict, link.name), verdict.events, now)
         if isinstance(verdict, list):
             return self._after(i, verdict, mark, now)
         if mark is not None and mark.drops:

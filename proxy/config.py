@@ -69,6 +69,7 @@ class ServerConfig(Table):
     """`[server]`"""
 
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    hang_s: SecondsOrZero = 30.0
     drain_s: SecondsOrZero = 30.0
     trusted_proxies: Count = 0
 
@@ -211,7 +212,13 @@ def parse(file: str, data: bytes) -> Config:
         routes=loader.named("routes", RouteConfig),
         policies=loader.policies(),
     )
-    problems = [*loader.problems, *_same_addresses(config), *_same_requests(config.routes), *_unshared(config)]
+    problems = [
+        *loader.problems,
+        *_same_addresses(config),
+        *_same_requests(config.routes),
+        *_unshared(config),
+        *_impatient(config),
+    ]
     if problems:
         raise ConfigError(file, problems)
     return config
@@ -434,3 +441,13 @@ def _unshared(config: Config) -> Iterator[ConfigProblem]:
             f'"redis://127.0.0.1:6379": {", ".join(policies)}'
         )
         yield ConfigProblem("state", "url", message)
+
+
+def _impatient(config: Config) -> Iterator[ConfigProblem]:
+    if config.state.url == MEMORY:  # which answers at once
+        return
+    for entry in config.policies:
+        most_ms = entry.config.state_answers_within_s * 1000
+        if config.state.timeout_ms > most_ms:
+            message = f"must be at most {int(most_ms)}: policy {quoted(entry.name)}, as it is set, cannot wait longer"
+            yield ConfigProblem("state", "timeout_ms", message)

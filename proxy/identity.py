@@ -34,7 +34,7 @@ def of(per: Per, request: Request) -> str:
     """The name under which `request` is counted: "key:alice", "client:192.0.2.7", "all" ...
 
     "identity" is the most specific that is known: a subject, else a key, else a client. Names of different kinds differ,
-    and a front's subjects are told apart by tenant. IPv6 clients count by /64. "model" needs the request's body. The
+    and keys and subjects are told apart by tenant. IPv6 clients count by /64. "model" needs the request's body. The
     name may be long and have any character in it: `state.key` makes a key of it.
     """
     who = request.identity
@@ -42,11 +42,12 @@ def of(per: Per, request: Request) -> str:
         per = "subject" if who.subject else "key" if who.key_id else "client"
     match per:
         case "key":
-            return f"key:{who.key_id}"
+            key_id = _escaped(who.key_id)
+            return f"key:{_escaped(who.tenant)}/{key_id}" if who.tenant else f"key:{key_id}"
         case "tenant":
             return f"tenant:{who.tenant}"
         case "subject":
-            return f"subject:{who.tenant}/{who.subject}"
+            return f"subject:{_escaped(who.tenant)}/{who.subject}"
         case "client":
             return f"client:{_site(who.client)}"
         case "model":
@@ -64,6 +65,11 @@ def digest(key: str) -> bytes:
     a slow hash on every request would be an attack on the proxy itself.
     """
     return hashlib.sha256(key.encode()).digest()
+
+
+def _escaped(part: str) -> str:
+    """`part` without the "/" that could move the border to what stands beside it."""
+    return part.replace("%", "%25").replace("/", "%2F")
 
 
 def _site(client: str) -> str:

@@ -75,7 +75,8 @@ class Intake:
     def go_on(self) -> Events:
         """The next events of what was fed. Raises `UpstreamError`."""
         if self._error is not None and not self._ahead:
-            raise self._error
+            error, self._error = self._error, None
+            raise error
         frames, self._ahead = self._ahead, []
         self._look_ahead()
         return self._events(frames)

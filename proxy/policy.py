@@ -18,6 +18,7 @@ head of a local or a whole reply is known only at its end: there `on_response` c
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .errors import Outcome
 from .framing import Event
-from .messages import Reply, Request, ResponseHead
+from .messages import Headers, Reply, Request, ResponseHead
 from .state import Store
 
 API_VERSION = 1
@@ -88,17 +89,25 @@ class Stop:
 
     `reason` is machine-readable. Where it is a key of `errors.FAULTS` (such as "upstream_silence") that row gives the
     outcome, and the status if the head has not been sent yet; any other reason is STOPPED(policy, reason), status 403.
+    `headers` (Retry-After ...) go with that local reply; where the head was sent they come too late, and are dropped.
     """
 
-    __slots__ = ("ending", "events", "message", "reason")
+    __slots__ = ("ending", "events", "headers", "message", "reason")
 
     def __init__(
-        self, reason: str, ending: Ending = Ending.ERROR, events: Events | None = None, *, message: str | None = None
+        self,
+        reason: str,
+        ending: Ending = Ending.ERROR,
+        events: Events | None = None,
+        *,
+        message: str | None = None,
+        headers: Mapping[str, str] | Headers | None = None,
     ) -> None:
         self.reason = reason
         self.ending = ending
         self.events: Events = [] if events is None else events
         self.message = message
+        self.headers = headers
 
 
 Verdict = Events | Pause | Stop
@@ -108,6 +117,11 @@ class PolicyConfig(BaseModel):
     """Base of a policy's `Config`. Strict: no unknown keys, no conversions between types; frozen once read."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @property
+    def state_answers_within_s(self) -> float:
+        """What the policy can wait for a store that is shared: a longer `[state] timeout_ms` is a configuration error."""
+        return math.inf
 
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)

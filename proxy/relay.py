@@ -484,7 +484,8 @@ class Relay:
         elif not self._attachment.opened:
             assert mark.problem is not None
             problem = mark.problem
-            self._reply(Reply(problem.status, details=problem.details, message=problem.message), mark.outcome)
+            reply = Reply(problem.status, details=problem.details, message=problem.message, headers=mark.headers)
+            self._reply(reply, mark.outcome)
         else:
             ending = self._ending(mark)
             if ending is None:

@@ -1,7 +1,5 @@
-"""I/O. The process: listeners, one exchange per request, connection caps and time limits, the record of each, drain.
-
-`Server` is one worker on a running loop; `run` is the command's whole life where there is only one: signals, graceful
-drain, exit status. Of several workers, each is a process of worker.py's under supervisor.py.
+"""I/O. One worker on a running loop: listeners, one exchange per request, connection caps and time limits, the record of
+each, drain.
 """
 
 from __future__ import annotations
@@ -9,31 +7,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import select
-import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from . import handover
-from .accesslog import AccessLog, Record, configure_logging
+from .accesslog import AccessLog, Record
 from .admin import Admin
 from .assembly import Assembly, describe
 from .config import Config
 from .dialects import choose
 from .downstream import ClientReply, Connection, Written
-from .errors import Outcome, PenstockError, RequestError, fault
+from .errors import Outcome, RequestError, fault
 from .exchange import Exchange, Route
 from .forwarding import Peer, came_through, client_address, request_id, upstream_headers
 from .listening import Listen, listen
-from .messages import Headers, Reply, Request, tokens
+from .messages import Headers, Reply, Request
 from .metrics import Metrics
+from .receiving import Counted, body_of, check, target_of
 from .routing import normalise_path
 from .values import TCPAddress, UnixAddress
 
@@ -42,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_METHODS_REFUSED = ("CONNECT", "TRACE")
 _CLOSING = ("method_refused", "upgrade_refused")  # what comes behind CONNECT or Upgrade may be no HTTP at all
 _RETRY = {"Retry-After": "1"}
 _REFUSAL_HEADERS = {
@@ -51,9 +45,6 @@ _REFUSAL_HEADERS = {
     "too_many_connections": _RETRY,
 }
 _SWEEP_S = 1.0
-_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)(.*)")
-# RFC 3986 §3.2.2 and §3.2.3, without what only a list or a user's name would need.
-_AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)  # only Linux has it; POLLHUP and POLLERR are always reported
 _LAST_WORDS_S = 5.0  # after the drain's limit: for endings to be written and policies to let go
 
@@ -214,7 +205,7 @@ class Server:
         exchange = Exchange(_nameless(connection), None, reply, self._config.limits)
         self.metrics.exchange_started("")
         exchange.refuse(_refusal(details), "parser")
-        self._record(exchange, _Started(), _Counted())
+        self._record(exchange, _Started(), Counted())
 
     def _sweep(self) -> None:
         """What no event tells, looked at once a second instead of a timer for each connection: time limits where no
@@ -244,7 +235,7 @@ class Server:
         connection = request.protocol
         assert isinstance(connection, Connection)
         connection.head_since = None
-        started, counted = _Started(), _Counted()
+        started, counted = _Started(), Counted()
         # The last trailer field of a chunked body would become a field of the connection's next request (aiohttp 3.14).
         reusable = bool(request.keep_alive) and "Transfer-Encoding" not in request.headers
         reply = ClientReply(
@@ -276,12 +267,12 @@ class Server:
         return Written(keep_alive=reply.keep_alive and self._state is None)
 
     def _make_exchange(
-        self, connection: Connection, received: BaseRequest, reply: ClientReply, counted: _Counted
+        self, connection: Connection, received: BaseRequest, reply: ClientReply, counted: Counted
     ) -> tuple[Exchange, Reply | None]:
         """The exchange for a request; with a refusal where it cannot even be asked whether it is let in."""
         server, limits = self._config.server, self._config.limits
         headers = Headers(received.headers)
-        host, target, query = _target(received)
+        host, target, query = target_of(received)
         peer = Peer(
             address=connection.client,
             client=client_address(headers, connection.client, server.trusted_proxies),
@@ -293,7 +284,7 @@ class Server:
         route: Route | None = None
         path = target
         try:
-            _check(received, headers, host)
+            check(received, headers, host)
             path = normalise_path(target)
             if self._state is not None:
                 raise RequestError("no new exchanges", "draining")
@@ -315,13 +306,13 @@ class Server:
             route=route.name if route is not None else "",
             headers=upstream_headers(headers, peer, id, trusted_proxies=server.trusted_proxies, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
-            chunks=_chunks(received, reply, limits.body_bytes, limits.body_s, counted)
+            chunks=body_of(received, reply, limits.body_bytes, limits.body_s, counted)
             if received.body_exists
             else None,
         )
         return Exchange(request, route, reply, limits), refusal
 
-    def _record(self, exchange: Exchange, started: _Started, counted: _Counted) -> None:
+    def _record(self, exchange: Exchange, started: _Started, counted: Counted) -> None:
         """Tell the access log and the metrics of an exchange that has ended."""
         request, relay, attachment = exchange.request, exchange.relay, exchange.attachment
         outcome = relay.outcome if relay is not None else None
@@ -370,15 +361,6 @@ class _Started:
         self.monotonic = time.monotonic()
 
 
-class _Counted:
-    """Bytes of a request body that were read so far."""
-
-    __slots__ = ("bytes",)
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
 def _refusal(details: str) -> Reply:
     return Reply(details=details, headers=_REFUSAL_HEADERS.get(details))
 
@@ -401,138 +383,3 @@ def _nameless(connection: Connection) -> Request:
         headers=Headers(),
         dialect=choose("auto", ""),
     )
-
-
-def _target(request: BaseRequest) -> tuple[str, str, str]:
-    """Host, path and query that were asked for (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
-    host, target = request.headers.get("Host", ""), request.raw_path
-    if (absolute := _ABSOLUTE_FORM.fullmatch(target)) is not None:
-        host, target = absolute.groups()
-        target = target if target.startswith("/") else f"/{target}"
-    path, _, query = target.partition("?")
-    return host, path, query
-
-
-def _check(request: BaseRequest, headers: Headers, host: str) -> None:
-    """What no route can allow. Raises `RequestError`."""
-    if request.method in _METHODS_REFUSED:
-        raise RequestError("a method that is not passed on", "method_refused")
-    if request.version < (1, 0):
-        raise RequestError("HTTP/0.9", "malformed_request")
-    hosts = headers.getall("Host", ())
-    if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
-        raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
-    if not _AUTHORITY.fullmatch(host):
-        raise RequestError("the host is none", "malformed_request")
-    if request.version < (1, 1) and "Transfer-Encoding" in request.headers:
-        raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
-    if tokens(headers.getall("Transfer-Encoding", ())) not in ([], ["chunked"]):
-        raise RequestError("only chunked is understood (RFC 9112 §6.1)", "transfer_coding")
-    if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
-        # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
-        raise RequestError("another protocol is asked for", "upgrade_refused")
-    if any(value.lower() != "100-continue" for value in headers.getall("Expect", ())):
-        raise RequestError("only 100-continue can be expected (RFC 9110 §10.1.1)", "expectation_failed")
-
-
-async def _chunks(
-    request: BaseRequest, reply: ClientReply, limit_bytes: int, limit_s: float, counted: _Counted
-) -> AsyncIterator[bytes]:
-    """The request's body as it arrives. Raises `RequestError`: too large, too slow, or not framed as its head says."""
-    if "Expect" in request.headers:
-        reply.continue_()
-    content = request.content
-    while True:
-        try:
-            async with asyncio.timeout(limit_s):
-                data = await content.readany()
-        except TimeoutError:
-            raise RequestError("no more of the body came", "body_timeout") from None
-        except (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError):
-            raise RequestError("the body broke off", "malformed_body") from None
-        if not data:
-            return
-        counted.bytes += len(data)
-        if counted.bytes > limit_bytes:
-            raise RequestError("the body is over the limit", "body_too_large")
-        yield data
-
-
-# The command
-
-
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit status."""
-    configure_logging(config.log.level)
-    return run_loop(_serve(config))
-
-
-def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """The result of `main`, on the fastest event loop that is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
-
-
-class Stopping:
-    """How the process is asked to end: first to `drain`, then to end `at_once`."""
-
-    def __init__(self) -> None:
-        self.drain = asyncio.Event()
-        self.at_once = asyncio.Event()
-
-    def ask(self) -> None:
-        (self.at_once if self.drain.is_set() else self.drain).set()
-
-
-async def _serve(config: Config) -> int:
-    stopping = Stopping()
-    for signum in (signal.SIGTERM, signal.SIGINT):  # first: as a container's process 1 it has no default handling
-        asyncio.get_running_loop().add_signal_handler(signum, stopping.ask)
-    server = await begin(config)
-    if server is None:
-        return 1
-    for name, address in server.addresses.items():
-        logger.info("listening", extra={"fields": {"event": "listening", "name": name, "address": str(address)}})
-    logger.info("ready", extra={"fields": {"event": "ready"}})
-    await stopping.drain.wait()
-    await finish(server, stopping)
-    return 0
-
-
-async def begin(config: Config, listen: Listen = listen) -> Server | None:
-    """A server that serves. None where it cannot, and the log says why."""
-    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
-    server = None
-    try:
-        server = Server(config, listen)
-        await server.start()
-    except (OSError, RuntimeError, PenstockError) as exc:
-        logger.error("cannot start: %s", exc)
-        if server is not None:
-            await server.stop()
-        return None
-    return server
-
-
-async def finish(server: Server, stopping: Stopping) -> None:
-    """Graceful drain, cut short where it is asked to end `at_once`, and the end of `server`."""
-    logger.info("draining", extra={"fields": {"event": "draining"}})
-    draining, hurry = asyncio.ensure_future(server.drain()), asyncio.ensure_future(stopping.at_once.wait())
-    await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
-    hurry.cancel()
-    draining.cancel()
-    try:
-        await draining
-    except asyncio.CancelledError:
-        await server.cut()
-    await server.stop()
-    logger.info("stopped", extra={"fields": {"event": "stopped"}})
-
-
-def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """asyncio's own handler logs the exception's message, which may quote content."""
-    exc = context.get("exception")
-    logger.error("%s: %s", context.get("message", "unhandled"), describe(exc) if exc is not None else "no exception")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import NamedTuple, Protocol
@@ -78,6 +78,20 @@ class Grant(NamedTuple):
     amount: int
     taken_at: float  # seconds, on the store's clock
     levels: tuple[Level, ...] = ()  # of each window, after it
+    earlier: Grant | None = None  # of the same key and windows; so what was taken bit by bit is given back at once
+
+    def after(self, earlier: Grant | None) -> Grant:
+        """Both as one. The levels are dropped: a long stream has very many grants."""
+        return self._replace(levels=(), earlier=earlier)
+
+    def parts(self, amount: int) -> Iterator[tuple[int, float]]:
+        """`amount` by when it was taken, the latest first."""
+        grant = self
+        while grant.earlier is not None and amount > grant.amount:
+            yield grant.amount, grant.taken_at
+            amount -= grant.amount
+            grant = grant.earlier
+        yield amount, grant.taken_at
 
 
 class Usage(NamedTuple):
@@ -135,7 +149,8 @@ class Store(Protocol):
         """Charge `amount` in all windows or in none: the first that is short is named."""
 
     async def give_back(self, grant: Grant, amount: int) -> None:
-        """Refund `amount` of `grant`; never below zero, and only to windows that still count what was taken then."""
+        """Refund `amount` of `grant`, what was taken last first; never below zero, and only to windows that still count
+        what was taken then."""
 
     async def charge(self, key: str, windows: Sequence[Window], amount: int) -> None:
         """Charge `amount` whatever the limit: what was really used beyond what was granted."""

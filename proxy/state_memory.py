@@ -2,7 +2,7 @@
 
 Bounded: what has expired is dropped, a little with each new entry, and no more than `max_keys` counters are ever kept.
 A new one that finds no room is a `StateError`: forgetting somebody's usage instead would let a flood of new
-identities lift everybody's limits.
+identities lift everybody's limits. Leases are as many as the exchanges that hold them.
 """
 
 from __future__ import annotations
@@ -104,11 +104,12 @@ class MemoryStore:
 
     async def give_back(self, grant: Grant, amount: int) -> None:
         check_amount(amount)
-        for _, seconds in grant.windows:
-            name = _name(grant.key, seconds)
-            if seconds is not None:
-                name = self.counters.window_key(name, seconds, grant.taken_at)
-            await self.counters.decr(name, amount)
+        for part, taken_at in grant.parts(amount):
+            for _, seconds in grant.windows:
+                name = _name(grant.key, seconds)
+                if seconds is not None:
+                    name = self.counters.window_key(name, seconds, taken_at)
+                await self.counters.decr(name, part)
 
     async def charge(self, key: str, windows: Sequence[Window], amount: int) -> None:
         check_amount(amount)

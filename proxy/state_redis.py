@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -113,7 +114,8 @@ class RedisStore:
 
     async def give_back(self, grant: Grant, amount: int) -> None:
         check_amount(amount)
-        arguments = [amount, round(grant.taken_at * 1000), *_lengths(grant.windows)]
+        parts = [(part, round(taken_at * 1000)) for part, taken_at in grant.parts(amount)]
+        arguments = [*_lengths(grant.windows), *chain.from_iterable(parts)]
         await self._ask(scripts.GIVE_BACK, self._pairs(grant.key, grant.windows), arguments)
 
     async def charge(self, key: str, windows: Sequence[Window], amount: int) -> None:

@@ -50,9 +50,20 @@ local function used_in_all(key)
     return tonumber(redis.call('hget', key, 'used')) or 0
 end
 
+-- Where the server's clock was set back, a window would else go on until that time has come again.
+local function bound(previous, current, ms)
+    if redis.call('pttl', current) > 2 * ms then
+        redis.call('pexpire', current, 2 * ms)
+    end
+    if redis.call('pttl', previous) > ms then
+        redis.call('pexpire', previous, ms)
+    end
+end
+
 -- Charges `amount`; false where that would be over the limit. `seconds` 0: a total.
 local function hit(previous, current, limit, seconds, amount)
     if seconds > 0 then
+        bound(previous, current, seconds * 1000)
         return library_hit({{previous, current}}, {{limit, seconds, amount}})
     end
     if used_in_all(current) + amount > limit then
@@ -67,6 +78,7 @@ end
 local function add_usage(reply, previous, current, seconds)
     local usage = {{0, 0, 0, 0}}
     if seconds > 0 then
+        bound(previous, current, seconds * 1000)
         usage = library_read({{previous, current}}, {{seconds}})
     else
         usage[3] = used_in_all(current)
@@ -120,11 +132,10 @@ return reply
 """
 
 _GIVE_BACK = """\
--- ARGV: amount, when it was taken, then seconds of each window.
-local amount, taken_at = tonumber(ARGV[1]), tonumber(ARGV[2])
+-- ARGV: seconds of each window, then amounts, each with when it was taken.
 local slack = 10 -- ms that times may be off by: each is rounded, and read at another moment of a script
 
-local function refund(key, length)
+local function refund(key, length, amount, taken_at)
     local ms_to_live = redis.call('pttl', key)
     local age = taken_at - (now + ms_to_live - 2 * length) -- of the window, when the amount was taken
     if ms_to_live <= 0 or age < -slack or age >= length + slack then
@@ -134,13 +145,20 @@ local function refund(key, length)
     return true
 end
 
-for i = 1, #KEYS, 2 do
-    local previous, current, seconds = KEYS[i], KEYS[i + 1], tonumber(ARGV[(i + 5) / 2])
+local function refund_window(previous, current, seconds, amount, taken_at)
     if seconds > 0 then
+        local ms = seconds * 1000
         -- The previous one first: where the slack leaves both open, that makes less room.
-        local _ = refund(previous, seconds * 1000) or refund(current, seconds * 1000)
+        local _ = refund(previous, ms, amount, taken_at) or refund(current, ms, amount, taken_at)
     elseif (tonumber(redis.call('hget', current, 'since')) or math.huge) <= taken_at then
         redis.call('hincrby', current, 'used', 0 - math.min(amount, used_in_all(current)))
+    end
+end
+
+for part = #KEYS / 2 + 1, #ARGV, 2 do
+    for i = 1, #KEYS, 2 do
+        local seconds = tonumber(ARGV[(i + 1) / 2])
+        refund_window(KEYS[i], KEYS[i + 1], seconds, tonumber(ARGV[part]), tonumber(ARGV[part + 1]))
     end
 end
 """

@@ -5,7 +5,8 @@
                                     └── ...             each at the other end of a channel (worker.py)
 
 No byte of an exchange passes here: a supervisor in trouble is no client's trouble, and a worker that crashes takes along
-its own exchanges only. A worker is a new interpreter (multiprocessing's "spawn"), not a fork: what replaces a crashed one
+its own exchanges only. One whose event loop stands still, so that it would keep its exchanges and its share of the new
+clients for ever, is killed. A worker is a new interpreter (multiprocessing's "spawn"), not a fork: what replaces a crashed one
 would else be a copy of this process's event loop, threads and locks, in whatever state they are in. Each gets the
 configuration as it was read at the start; only what a secret's reference leads to is read again.
 
@@ -34,12 +35,13 @@ from .config import Config
 from .listening import Reserved
 from .merging import Family, Merged, Snapshot, snapshot
 from .values import TCPAddress, UnixAddress
-from .worker import SIGNALS, Assignment, Channel, Drain, Draining, End, Message, Ready, Serve, Tell, Told, work
+from .worker import SIGNALS, Assignment, Channel, Drain, Draining, End, Message, Ping, Ready, Serve, Tell, Told, work
 
 logger = logging.getLogger(__name__)
 
 _SCRAPE_S = 2.0  # for workers to tell their metrics; well below the ten seconds that Prometheus gives a scrape
 _GRACE_S = 30.0  # beyond the drain's limit: for endings to be written, leases given back, logs flushed
+_PINGS = 4  # in `hang_s`, to a worker that answers none of them before it is killed
 _LAST_WORDS_S = 1.0  # for what a worker that has ended told last to be read
 
 _STARTING, _READY, _DRAINING = "starting", "ready", "draining"
@@ -73,6 +75,7 @@ class Worker:
         self.pid = process.pid
         self.state = _STARTING
         self.ready_at: float | None = None  # in the loop's time
+        self.pings = 0  # since it was last heard of
         self._process = process
         self._channel = channel
         self._told: asyncio.Future[None] | None = None
@@ -100,7 +103,7 @@ class Worker:
     def name(self) -> str:
         return f"worker-{self.number}"
 
-    def order(self, order: Drain | End) -> None:
+    def order(self, order: Drain | End | Ping) -> None:
         self._channel.send(order)
 
     def kill(self) -> None:
@@ -176,7 +179,9 @@ class Supervisor:
             logger.error("cannot start: %s", exc)
             self._status = 1
         else:
+            watching = asyncio.ensure_future(self._watch())
             await asyncio.gather(*(self._keep(number) for number in range(1, self._config.server.workers + 1)))
+            watching.cancel()
         self._reserved.close()
         await self._admin.stop()
         logger.info("stopped", extra={"fields": {"event": "stopped"}})
@@ -238,7 +243,22 @@ class Supervisor:
             self._status = 1
             self._drain()
 
+    async def _watch(self) -> None:
+        """Kill the workers that hang. What counts is pings, not time: while this process stands still, nobody is missed."""
+        ping_s = self._config.server.hang_s / _PINGS
+        while ping_s:
+            await asyncio.sleep(ping_s)
+            for worker in self._workers.values():
+                if worker.state == _STARTING:  # it may have much to load
+                    continue
+                if worker.pings == _PINGS:
+                    _say(logging.ERROR, "worker_hangs", worker=worker.number, pid=worker.pid)
+                    worker.kill()
+                worker.pings += 1
+                worker.order(Ping())
+
     def _heard(self, worker: Worker, message: Message) -> None:
+        worker.pings = 0
         if isinstance(message, Told) and message.metrics is not None:
             self._metrics.tell(worker.name, message.metrics)
         elif isinstance(message, Ready):

@@ -26,7 +26,7 @@ from .config import AdminConfig, Config, ListenerConfig, parse
 from .errors import ConfigError
 from .listening import listen_shared
 from .merging import Collector, Snapshot, snapshot
-from .server import Stopping, begin, finish, run_loop
+from .serving import Stopping, begin, finish, run_loop
 from .values import TCPAddress, UnixAddress
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -64,12 +64,20 @@ class End(msgspec.Struct, tag=True):
     """To a worker: end at once."""
 
 
+class Ping(msgspec.Struct, tag=True):
+    """To a worker that is ready: does your event loop still turn? It answers with a `Pong`."""
+
+
 class Tell(msgspec.Struct, tag=True):
     """To a worker that is ready: what are your metrics? It answers with one `Told`."""
 
 
 class Ready(msgspec.Struct, tag=True):
     """From a worker: it serves."""
+
+
+class Pong(msgspec.Struct, tag=True):
+    """From a worker: the answer to a `Ping`."""
 
 
 class Draining(msgspec.Struct, tag=True):
@@ -82,7 +90,7 @@ class Told(msgspec.Struct, tag=True):
     metrics: Snapshot | None
 
 
-Message = Serve | Drain | End | Tell | Ready | Draining | Told
+Message = Serve | Drain | End | Ping | Tell | Ready | Pong | Draining | Told
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
@@ -107,7 +115,7 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=end))
 
     def send(self, message: Message) -> None:
-        """Does nothing where the other end is gone. What waits to be read is bounded: one `Told` for each `Tell`."""
+        """Does nothing where the other end is gone. What waits to be read is bounded: one answer for each `Tell` and `Ping`."""
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
@@ -175,6 +183,8 @@ async def _obey(channel: Channel, stopping: Stopping, metrics: Collector) -> Non
         match order:
             case Tell():  # in a thread, as the admin listener does
                 channel.send(Told(await asyncio.to_thread(snapshot, metrics)))
+            case Ping():
+                channel.send(Pong())
             case Drain():
                 stopping.drain.set()
             case End():

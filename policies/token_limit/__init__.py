@@ -1,19 +1,21 @@
 """`token_limit`: budgets of tokens, for each key, tenant, client, model, route, or in all, that streams cannot overrun.
 
-- At admission an estimate of the input is reserved, and a lease of output tokens, however many the request asks for. A
-  request that finds no room is refused (429), with the fields of draft-ietf-httpapi-ratelimit-headers.
-- An event is delivered if the leases cover its tokens as the configured counter counts them; never else. The next lease is
-  fetched in the background when half of the last is used; one that is older than the shortest window is not used any
-  more. An event for which there is no lease waits until the store has answered, also one that alone is more than a
-  lease; if the budget has no room for it, `on_exhausted` says what happens:
-  "cut" ends the stream as that API's own output limit would; "pace" lets it wait for the window to slide, if that takes
-  no longer than `pace_at_most_s`, and cuts it else.
+- At admission an estimate of the input is reserved, and a lease of output tokens where the process has none in hand for
+  this party, however many the request asks for. A request that finds no room is refused (429), with the fields of
+  draft-ietf-httpapi-ratelimit-headers.
+- All exchanges of a party in a process draw from one hand of leased tokens (`hand.py`). An event is delivered if the hand
+  covers its tokens as the configured counter counts them; never else. The next lease is fetched in the background when half
+  of the last is used; one that is older than the shortest window is not used any more. An event for which there is none
+  waits until the store has answered, also one that alone is more than a lease; if the budget has no room for it,
+  `on_exhausted` says what happens: "cut" ends the stream as that API's own output limit would, where the state is shared
+  after a second in which other processes may give something back; "pace" lets it wait for the window to slide, if that
+  takes no longer than `pace_at_most_s`, and cuts it else.
 - At the end the exchange is settled: to the usage that the upstream states, where it is believable, else to the counter.
   What was not used is given back. What the upstream states beyond that is charged, and may overfill the windows: the
   tokens were spent. Nothing is charged for a reply that is an error, nor where the upstream did not answer at all, unless
   the client left or a time limit ended it: then the prompt is charged, which may have been worked on.
 - A reply that is no stream is one event. It counts as much as its usage says and, if there is no room for it, is kept from
-  the client (429): nothing is charged then but the prompt. With "pace" it waits, as above.
+  the client (429), but charged as it was stated: the model has written it. With "pace" it waits, as above.
 
 What cannot be read as text (sound, images, what is not in its dialect) counts by its size, a token for each four bytes.
 Requests without a body (a list of models) are let through.
@@ -26,14 +28,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from proxy import identity, ratelimit, tokens
+from proxy import identity, tokens
 from proxy.errors import StateError
-from proxy.messages import Headers, Reply, Request
+from proxy.messages import Reply, Request
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Sees, Stage
 from proxy.values import Positive, Seconds
 
-from .budget import Account, Budget, Refused, TokenWindow
-from .stream import TokenLimitStream, state_levels
+from .account import Account
+from .budget import Budget, TokenWindow
+from .hand import Hand
+from .stream import TokenLimitStream, refusal_fields
 
 
 def _countable(tokenizer: tokens.Tokenizer) -> tokens.Tokenizer:
@@ -68,7 +72,8 @@ class TokenLimit(Policy[TokenLimitConfig]):
 
     def __init__(self, config: TokenLimitConfig, host: Host) -> None:
         super().__init__(config, host)
-        self._budget = Budget(host, config.windows, config.lease_tokens)
+        self._budget = Budget(host, config.windows, config.lease_tokens, paced=config.on_exhausted == "pace")
+        self._hands: dict[str, Hand] = {}  # of those who have exchanges here just now
 
     async def start(self) -> None:
         tokens.counter(self.config.tokenizer)  # which takes a while the first time
@@ -80,7 +85,7 @@ class TokenLimit(Policy[TokenLimitConfig]):
         counter = tokens.counter(self.config.tokenizer)
         prompt_tokens = max(1, counter.estimate(call.texts))
         most = None if call.max_output_tokens is None else call.max_output_tokens * call.choices
-        account = Account(self._budget, identity.of(self.config.per, request), most)
+        account = Account(self._budget, self._hands, identity.of(self.config.per, request), most)
         admitted = False
         try:
             refusal = await self._open(account, prompt_tokens)
@@ -103,13 +108,6 @@ class TokenLimit(Policy[TokenLimitConfig]):
                 return Reply(details=error.details)
             account.assume(1)
             return None
-        return None if refused is None else self._refusal(refused)
-
-    def _refusal(self, refused: Refused) -> Reply:
-        short, headers = refused.short, Headers()
-        state_levels(headers, self.host.name, [(refused.what, (short.level,))])
-        if short.retry_after_s is None:
-            headers["X-Should-Retry"] = "false"  # the SDKs of OpenAI and Anthropic obey it
-        else:
-            ratelimit.retry_after(headers, short.retry_after_s, short.level.reset_s)
-        return Reply(details="token_limit", headers=headers)
+        if refused is None:
+            return None
+        return Reply(details="token_limit", headers=refusal_fields(self.host.name, refused))

@@ -1,4 +1,4 @@
-"""One exchange under `token_limit`: counts what is delivered, asks for leases in time, and says what was used in the end."""
+"""One exchange under `token_limit`: counts what is delivered, has it covered in time, and says what was used in the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from proxy.policy import Ending, Events, Host, Pause, PolicyStream, Stop, Verdic
 from proxy.state import Level
 from proxy.tokens import BYTES_PER_TOKEN, Counter
 
-from .budget import Account, Refused, What
+from .account import Account
+from .budget import Refused, What
+from .hand import STEP_S
 
 if TYPE_CHECKING:
     from . import TokenLimitConfig
@@ -24,8 +26,8 @@ _BELIEVABLE_TOKENS = 1 << 24
 """What an upstream may state for one exchange; more than any model reads or writes."""
 
 _ANSWER_S = 1.0  # how long an event waits before the policy looks again; it is told when the store has answered
+_PATIENCE_S = 1.0  # before a cut: other processes may hold tokens that they give back
 _PROMPT_MAY_BE_READ = (OutcomeKind.CLIENT_GONE, OutcomeKind.TIMEOUT)
-_STEP_S = 0.25  # the least that a paced stream waits
 
 
 def state_levels(headers: Headers, name: str, levels: Iterable[tuple[What, Sequence[Level]]]) -> None:
@@ -34,6 +36,17 @@ def state_levels(headers: Headers, name: str, levels: Iterable[tuple[What, Seque
         policy = name if what == "both" else f"{name}-{what}"
         ratelimit.name_windows(headers, policy, [level.window for level in rows], "tokens")
         ratelimit.state_levels(headers, policy, rows)
+
+
+def refusal_fields(name: str, refused: Refused) -> Headers:
+    """What a 429 says of the window that has no room, and when to come again."""
+    short, headers = refused.short, Headers()
+    state_levels(headers, name, [(refused.what, (short.level,))])
+    if short.retry_after_s is None:
+        headers["X-Should-Retry"] = "false"  # the SDKs of OpenAI and Anthropic obey it
+    else:
+        ratelimit.retry_after(headers, short.retry_after_s, short.level.reset_s)
+    return headers
 
 
 class TokenLimitStream(PolicyStream):
@@ -63,24 +76,21 @@ class TokenLimitStream(PolicyStream):
         self._tally = counter.tally()
         self._counted = 0  # of the events that were looked at, by the tally
         self._estimated = 0  # and of what it cannot count
+        self._stated = 0  # by the upstream, so far
         self._looked_at: Event | None = None  # the last one; it is offered again where it had to wait
         self._delivered = 0
         self._usage = Usage(None, None)  # what the upstream states, where it is believable
         self._usage_is_final = False  # no text came after it
         self._unbelievable = False
         self._used = Usage(0, 0)
-        self._refunded = 0
-        # Leases
-        self._low = account.leased // 2  # with so many tokens left it is time for the next lease
-        self._stale_at = math.inf  # then the window that the leases were charged in has gone by
+        # An event that is not covered
         self._asking = False
-        self._ask_at = 0.0  # not before: what comes free by and by is fetched in steps
-        self._answer: Refused | StateError | None = None  # why the event that waits gets no lease
+        self._answer: Refused | StateError | None = None  # why it gets no lease
+        self._give_up_at: float | None = None  # and until when that may change
         self._cut = False
 
     def on_start(self, now: float) -> None:
         self._begun = True
-        self._stale_at = now + self._account.lasts_s
 
     def on_response(self, head: ResponseHead) -> None:
         state_levels(head.headers, self._host.name, self._account.levels)
@@ -94,18 +104,13 @@ class TokenLimitStream(PolicyStream):
         if not self._answered:
             return events
         account = self._account
-        if now >= self._stale_at:
-            account.forget(self._delivered)
         for place, event in enumerate(events):
             parsed = event.parsed
             tokens = self._tokens_with(event, parsed)
-            if tokens > account.leased:
-                return self._wait(events[:place], events[place:], tokens - account.leased, now)
+            if missing := account.cover(tokens, now):
+                return self._wait(events[:place], events[place:], missing, now)
             self._delivered = tokens
-            if parsed.usage is not None or self._usage_is_final:
-                self._note_usage(parsed)
-        if account.leased - self._delivered <= self._low and not self._asking and now >= self._ask_at:
-            self._ask_in_time(now)
+        account.hand.refill_in_time(now)
         return self._shown(events)
 
     def close(self, outcome: Outcome) -> None:
@@ -118,14 +123,13 @@ class TokenLimitStream(PolicyStream):
         elif self._begun and outcome.kind in _PROMPT_MAY_BE_READ and outcome.details != "connect_timeout":
             prompt_tokens = self._prompt_tokens
         self._used = Usage(prompt_tokens, output_tokens)
-        self._refunded = self._account.close(prompt_tokens, output_tokens)
+        self._account.close(prompt_tokens, output_tokens)
 
     def facts(self) -> Mapping[str, int | str]:
         facts: dict[str, int | str] = {
             "input_tokens": self._used.input_tokens or 0,
             "output_tokens": self._used.output_tokens or 0,
             "source": "usage" if self._usage_is_final else "counted",
-            "refunded": self._refunded,
         }
         if self._cut:
             facts["cut"] = 1
@@ -136,16 +140,22 @@ class TokenLimitStream(PolicyStream):
     # Counting
 
     def _tokens_with(self, event: Event, parsed: Parsed) -> int:
-        """The tokens of the reply, this event included."""
+        """The tokens of the reply, this event included: as many as were counted, or as the upstream has stated with them.
+
+        What it states is noted also of an event that nobody gets: the tokens were spent."""
         if event is not self._looked_at:
             self._looked_at = event
+            if parsed.usage is not None or self._usage_is_final:
+                self._note_usage(parsed)
             if not parsed.known:
                 self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
             elif self._in_deltas:
                 self._counted = self._tally.add(parsed.deltas)
+                if parsed.usage is not None and parsed.deltas:  # else it comes too late to keep anything back
+                    self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
             else:
                 self._estimated += self._tokens_of_whole(parsed)
-        return self._counted + self._estimated
+        return max(self._counted + self._estimated, self._stated)
 
     def _tokens_of_whole(self, parsed: Parsed) -> int:
         stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens
@@ -184,55 +194,53 @@ class TokenLimitStream(PolicyStream):
             return events
         return [shown for event in events if (shown := self._reply.without_usage(event)) is not None]
 
-    # Leases
+    # Waiting
 
     def _wait(self, passed: Events, rest: Events, missing: int, now: float) -> Pause | Stop:
         """The first event of `rest` is not covered: what becomes of it is the store's answer."""
         passed = self._shown(passed)
         answer, self._answer = self._answer, None
         if answer is None:
-            if now < self._ask_at:
-                return Pause(self._ask_at - now, passed, rest)
+            if (not_yet_s := self._account.hand.may_be_asked_in_s(now)) > 0:
+                return Pause(not_yet_s, passed, rest)
             if not self._asking:
-                self._ask(missing, now, for_waiting=True)
+                self._asking = True
+                self._host.spawn(self._ask(missing), self)
             return Pause(_ANSWER_S, passed, rest)
         if isinstance(answer, StateError):
             return Stop(answer.details, events=passed)
-        wait_s = answer.short.retry_after_s
-        if self._config.on_exhausted == "pace" and wait_s is not None and wait_s <= self._config.pace_at_most_s:
-            return Pause(max(wait_s, _STEP_S), passed, rest)
+        wait_s = self._worth_waiting_s(answer, now)
+        if wait_s is not None:
+            return Pause(wait_s, passed, rest)
+        return self._stop(answer, passed)
+
+    def _worth_waiting_s(self, answer: Refused, now: float) -> float | None:
+        """How long the event is to wait before the store is asked again; None: it is not delivered."""
+        if self._config.on_exhausted == "pace":
+            wait_s = answer.short.retry_after_s
+            return max(wait_s, STEP_S) if wait_s is not None and wait_s <= self._config.pace_at_most_s else None
+        if not self._host.state.shared:
+            return None
+        if self._give_up_at is None:
+            self._give_up_at = now + _PATIENCE_S
+        return STEP_S if now < self._give_up_at else None
+
+    def _stop(self, answer: Refused, passed: Events) -> Stop:
         self._cut = True
         if self._reply is not None:
             self._reply.counted = Usage(self._usage.input_tokens or self._prompt_tokens, self._delivered)
-        return Stop("token_limit", Ending.LENGTH, passed)
+        return Stop("token_limit", Ending.LENGTH, passed, headers=refusal_fields(self._host.name, answer))
 
-    def _ask_in_time(self, now: float) -> None:
-        if self._account.wants_more:
-            self._ask(1, now)
-
-    def _ask(self, least: int, now: float, *, for_waiting: bool = False) -> None:
-        """Ask for a lease of `least` tokens or more, in the background."""
-        self._asking = True
-        self._host.spawn(self._renew(least, now, for_waiting), self)
-
-    async def _renew(self, least: int, now: float, for_waiting: bool) -> None:
-        leased = self._account.leased
-        answer: Refused | StateError | None
+    async def _ask(self, missing: int) -> None:
+        """Have as many tokens in hand as are missing."""
         try:
-            answer = await self._account.renew(least)
+            self._answer = await self._account.hand.hold(missing)
+            if self._answer is None:
+                self._give_up_at = None
         except StateError as error:
-            answer = error
             if self._config.on_state_error == "allow":
-                self._account.assume(least)
-                answer = None
+                self._account.assume(missing)
+            else:
+                self._answer = error
         finally:
             self._asking = False
-        if answer is None:
-            self._low = (self._account.leased - leased) // 2
-            self._stale_at = now + self._account.lasts_s
-            if self._account.scarce and self._config.on_exhausted == "pace":
-                self._ask_at = now + _STEP_S
-        elif for_waiting:
-            self._answer = answer
-        else:
-            self._low = self._low // 2 or -1  # not again with the next event; when none are left, the event waits

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from rigs.penstock import Penstock, StartPenstock
+from rigs.penstock import Penstock, StartPenstock, side_by_side
 from rigs.raw_client import connect, get
 from rigs.raw_upstream import CHAT_EVENTS, RawUpstream, streams
 
@@ -54,6 +54,49 @@ async def test_no_key_goes_on_or_into_the_log(proxy: Penstock, upstream: RawUpst
     assert WRONG not in proxy.output
     async with connect(proxy.addresses["admin"]) as client:
         assert KEY not in str(await client.exchange(get("/metrics")))
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["x-api-key: k\xe9y", "x-api-key: a\tb", "x-api-key: a b", f"x-api-key: {'x' * 513}", f"api-key: {'x' * 8000}",
+     "?key=a%00b", "?key=a%0d%0aX-Real-IP:%201.1.1.1", "?key=%ff", "?key=" + "x" * 5000, "Authorization: Bearer \xff\xfe"],
+    ids=lambda field: field[:24],
+)  # fmt: skip
+async def test_what_cannot_be_a_key_is_refused_and_goes_nowhere(
+    proxy: Penstock, upstream: RawUpstream, field: str
+) -> None:
+    target, fields = (f"/{field}", []) if field.startswith("?") else ("/", [field])
+    async with connect(proxy.address) as client:
+        answer = await client.exchange(get(target, *fields))
+        assert answer.status == 401
+        assert "too long, or has characters that no key has" in answer.body.decode()
+        assert (await client.exchange(get("/", f"x-api-key: {KEY}"))).status == 200  # the connection goes on
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("byte", ["\0", "\x01", "\x1b", "\x7f"])
+async def test_control_characters_in_a_field_are_no_http(proxy: Penstock, upstream: RawUpstream, byte: str) -> None:
+    async with connect(proxy.address) as client:
+        assert (await client.exchange(get("/", f"x-api-key: a{byte}b"))).status in (400, 401)
+    assert not upstream.requests
+
+
+async def test_the_same_name_in_two_tenants_is_two_keys(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    keys = {tenant: f"sk-of-{tenant}-0123456789" for tenant in ("acme", "corp")}
+    auths = [
+        {
+            "use": "auth",
+            "name": tenant,
+            "routes": [tenant],
+            "keys": [{"id": "admin", "sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant}],
+        }
+        for tenant, key in keys.items()
+    ]
+    proxy = penstock(side_by_side(*keys), {"policy": [*auths, EACH_ONCE]})
+    for status in (200, 429):
+        for tenant, key in keys.items():
+            async with connect(proxy.address) as client:
+                assert (await client.exchange(get(f"/{tenant}/", f"x-api-key: {key}"))).status == status
 
 
 async def test_the_access_log_names_the_key(proxy: Penstock, upstream: RawUpstream) -> None:

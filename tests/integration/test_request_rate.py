@@ -36,3 +36,54 @@ async def test_the_openai_client_raises_its_own_error(penstock: StartPenstock, u
             await ask(model="large")
     assert caught.value.code == "request_rate"
     assert int(caught.value.response.headers["Retry-After"]) > 0
+
+
+GARBAGE = [
+    "",
+    ",",
+    "unknown",
+    "_hidden",
+    "127.0.0.1:80",
+    "' OR 1=1 --",
+    "%00",
+    "\u00ff\u00fe",
+    "{{7*7}}",
+    "1" * 8000,
+    "a," * 4000,
+]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "own", "forged"),
+    [
+        (0, [], [["203.0.113.9"], ["127.0.0.9"], ["203.0.113.8, 203.0.113.9"], ["::1"]]),
+        (1, ["203.0.113.9"], [["6.6.6.6, 203.0.113.9"], ["6.6.6.6", "203.0.113.9"], ["6.6.6.6,,203.0.113.9"]]),
+        (
+            2,
+            ["203.0.113.9, 198.51.100.1"],
+            [
+                ["6.6.6.6, 203.0.113.9, 198.51.100.1"],
+                ["6.6.6.6", "7.7.7.7, 203.0.113.9", "198.51.100.1"],
+                ["203.0.113.9, 198.51.100.2"],
+            ],
+        ),
+    ],
+)
+async def test_no_forged_field_makes_a_client_another(
+    penstock: StartPenstock, upstream: RawUpstream, trusted: int, own: list[str], forged: list[list[str]]
+) -> None:
+    """`own` is what the fronts send for a client that claims nothing, `forged` for one that does. Whoever came past them, or
+    says what is no address, counts by the connection's address."""
+    once = {"use": "request_rate", "per": "client", "windows": [{"requests": 1, "window_s": 86400}]}
+    proxy = penstock({"policy": [once], "server": {"trusted_proxies": trusted}})
+
+    async def status(*values: str) -> int:
+        async with connect(proxy.address) as client:
+            return (await client.exchange(get("/", *(f"X-Forwarded-For: {value}" for value in values)))).status
+
+    assert await status(*own) == 200
+    assert [await status(*fields) for fields in forged] == [429] * len(forged)
+    if trusted:
+        assert await status() == 200
+    fronts = ", 198.51.100.1" * (trusted - 1)
+    assert [await status(value + fronts) for value in GARBAGE] == [429] * len(GARBAGE)

@@ -73,11 +73,18 @@ async def test_body_that_stops(proxy: Penstock, upstream: RawUpstream) -> None:
 
 
 async def test_body_may_take_long_while_it_moves(proxy: Penstock, upstream: RawUpstream) -> None:
+    chunked = get("/", "Transfer-Encoding: chunked", method="POST")
     async with connect(proxy.address) as client:
-        await client.send(get("/", "Content-Length: 10", method="POST"))
-        for _ in range(10):
-            await asyncio.sleep(0.1)  # twice the limit in all
-            await client.send(b"x")
+        await client.send(chunked)
+        for _ in range(2):
+            async with connect(proxy.address) as other:  # whose body stops, and who is told when the limit is reached
+                await other.send(chunked)
+                reached = asyncio.ensure_future(other.reply())
+                while not reached.done():
+                    await client.send_chunk(b"x")
+                    await asyncio.wait((reached,), timeout=0.05)
+        await client.send_chunk(b"")
+        await client.send(b"\r\n")
         assert (await client.reply()).status == 200
 
 
@@ -108,7 +115,9 @@ async def test_idle_connection_is_closed_without_a_word(impatient: Penstock, ups
 async def test_waiting_for_the_model_is_not_idling(impatient: Penstock, upstream: RawUpstream) -> None:
     async def slow(connection: UpstreamConnection) -> None:
         await connection.request()
-        await asyncio.sleep(1.0)  # three times every limit above
+        for _ in range(3):
+            async with connect(impatient.address) as idle:
+                await idle.ended()
         await connection.send(raw_upstream.reply(b"at last"))
 
     upstream.script = slow

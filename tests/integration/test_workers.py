@@ -75,7 +75,7 @@ async def finishes(client: RawClient) -> None:
 
 
 async def begins_to_drain(proxy: Penstock, count: int = 2) -> None:
-    await until(lambda: len(proxy.events("draining", logger="proxy.server")) >= count, "the start of the drain")
+    await until(lambda: len(proxy.events("draining", logger="proxy.serving")) >= count, "the start of the drain")
 
 
 async def test_all_serve_on_one_address(start: Start, upstream: RawUpstream) -> None:
@@ -236,6 +236,18 @@ async def test_a_worker_that_does_not_answer_does_not_keep_the_others_metrics(
     os.kill(stopped, signal.SIGSTOP)
     assert set(await metrics(proxy)) == set(before)
     os.kill(stopped, signal.SIGCONT)
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced(start: Start, upstream: RawUpstream) -> None:
+    proxy = start({"server": {"hang_s": 3.0}})
+    hanging, sound = await workers(proxy)
+    os.kill(hanging, signal.SIGSTOP)
+    assert sound in await workers(proxy, 3)
+    assert [line["pid"] for line in proxy.events("worker_hangs")] == [hanging]
+    assert [(line["pid"], line["signal"]) for line in proxy.events("worker_ended")] == [(hanging, "SIGKILL")]
+    for _ in range(8):
+        async with connect(proxy.address) as client:
+            assert (await client.exchange(get("/"))).status == 200
 
 
 async def test_a_worker_that_crashes_again_and_again_is_given_time(

@@ -83,7 +83,12 @@ class _ShiftedStore(RedisStore):
         return taken._replace(taken_at=taken.taken_at + self._world.shift_s) if isinstance(taken, Grant) else taken
 
     async def give_back(self, grant: Grant, amount: int) -> None:
-        await super().give_back(grant._replace(taken_at=grant.taken_at - self._world.shift_s), amount)
+        await super().give_back(_older(grant, self._world.shift_s), amount)
+
+
+def _older(grant: Grant, seconds: float) -> Grant:
+    earlier = None if grant.earlier is None else _older(grant.earlier, seconds)
+    return grant._replace(taken_at=grant.taken_at - seconds, earlier=earlier)
 
 
 Behaviour = Callable[[Any], Awaitable[None]]
@@ -259,6 +264,21 @@ async def a_refund_to_a_window_that_is_over_changes_nothing(world: World) -> Non
 
 
 @_behaviour
+async def what_was_taken_bit_by_bit_is_given_back_at_once(world: World) -> None:
+    """What was taken last first, each to its own window."""
+    first = await grant(world.store, "a", [MINUTE, TOTAL], 40)
+    await world.advance(70)
+    second = await grant(world.store, "a", [MINUTE, TOTAL], 20)
+    third = await grant(world.store, "a", [MINUTE, TOTAL], 10)
+    await world.store.give_back(
+        third.after(second.after(first)), 45
+    )  # 25 of the first are spent: no more than 21 in view
+    (left, in_all) = await remaining(world.store, "a", MINUTE, TOTAL)
+    assert 79 <= left <= 80
+    assert in_all == 4975
+
+
+@_behaviour
 async def what_was_never_taken_cannot_be_given_back(world: World) -> None:
     taken = await grant(world.store, "a", [MINUTE], 1)
     await world.store.give_back(taken._replace(key="b"), 1)
@@ -338,6 +358,31 @@ async def a_clock_that_jumps_leaves_every_count_in_bounds(world: World) -> None:
         await world.store.take("a", [MINUTE], 30)
         await world.store.give_back(taken, 60)
         assert await world.store.held("a") in (0, 1)
+
+
+@_behaviour
+async def a_clock_that_is_set_back_keeps_nobody_out_for_long(world: World) -> None:
+    await grant(world.store, "a", [MINUTE], 50)
+    await world.advance(60)
+    await grant(world.store, "a", [MINUTE], 50)
+    await world.advance(-100_000)
+    assert 0 <= (await remaining(world.store, "a", MINUTE))[0] <= 100
+    await world.store.take("a", [MINUTE], 1)
+    await world.advance(120)
+    assert await remaining(world.store, "a", MINUTE) == [100]
+
+
+@_behaviour
+async def holders_do_not_notice_that_the_clock_was_set_back(world: World) -> None:
+    assert await world.store.acquire("a", 1, "x", 10.0)
+    await world.advance(-100_000)
+    assert await world.store.renew([("a", "x")], 10.0) == [True]
+    assert not await world.store.acquire("a", 1, "y", 10.0)
+    await world.advance(11)
+    assert await world.store.acquire("a", 1, "y", 10.0)
+    await world.advance(-100_000)
+    await world.store.release("a", "y")
+    assert await world.store.held("a") == 0
 
 
 # Leases

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from rigs.doubles import Hooks, raising
 
-from proxy.assembly import Assembly, PolicyHost, describe
+from proxy.assembly import Assembly, PolicyHost, describe, make_store
 from proxy.config import (
     AdminConfig,
     Config,
@@ -22,10 +22,12 @@ from proxy.config import (
     StateConfig,
     UpstreamConfig,
 )
-from proxy.errors import PolicyError
+from proxy.errors import PolicyError, StateError
 from proxy.metrics import Metrics
 from proxy.policy import Host, Policy, PolicyConfig, Stage
+from proxy.state import Window
 from proxy.state_memory import MemoryStore
+from proxy.state_redis import RedisStore
 from proxy.upstream import Upstream
 from proxy.values import TCPAddress
 
@@ -59,7 +61,7 @@ class Noted(Policy[PolicyConfig]):
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What policies and upstreams have written down, in order."""
+    """What policies, upstreams and the store have written down, in order."""
     written: list[str] = []
     monkeypatch.setattr(Noted, "notes", written, raising=False)
     monkeypatch.setattr(Noted, "fails_in", set(), raising=False)
@@ -71,6 +73,11 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             await original(self)
 
         monkeypatch.setattr(Upstream, what, note)
+
+        async def note_store(self: MemoryStore, what: str = what) -> None:
+            written.append(f"store {what}")
+
+        monkeypatch.setattr(MemoryStore, what, note_store)
     return written
 
 
@@ -118,14 +125,14 @@ async def test_nothing_happens_before_start(notes: list[str]) -> None:
     assert notes == ["a made"]
 
 
-async def test_policies_are_started_when_upstreams_are_and_stopped_before_them(notes: list[str]) -> None:
+async def test_policies_are_started_when_upstreams_and_the_store_are_and_stopped_before_them(notes: list[str]) -> None:
     assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
     notes.clear()
     await assembly.start()
     await assembly.stop()
     assert notes == [
-        *("model start", "other start", "a started", "b started"),
-        *("a stopped", "b stopped", "model stop", "other stop"),
+        *("model start", "other start", "store start", "a started", "b started"),
+        *("a stopped", "b stopped", "store stop", "model stop", "other stop"),
     ]
 
 
@@ -142,7 +149,22 @@ async def test_what_was_started_is_stopped_after_a_start_that_failed(notes: list
         await assembly.start()
     notes.clear()
     await assembly.stop()
-    assert notes == ["a stopped", "b stopped", "model stop", "other stop"]
+    assert notes == ["a stopped", "b stopped", "store stop", "model stop", "other stop"]
+
+
+async def test_a_store_that_does_not_start_keeps_the_process_from_starting(
+    notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: MemoryStore) -> None:
+        raise StateError("refused")
+
+    monkeypatch.setattr(MemoryStore, "start", refuse)
+    assembly = Assembly(configuration(entry("a")), Metrics())
+    with pytest.raises(StateError):
+        await assembly.start()
+    await assembly.stop()
+    assert notes[-3:] == ["store stop", "model stop", "other stop"]
+    assert "a stopped" not in notes  # its `start` was never called
 
 
 async def test_a_policy_that_does_not_stop_stops_nobody_else(
@@ -152,7 +174,7 @@ async def test_a_policy_that_does_not_stop_stops_nobody_else(
     assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
     await assembly.start()
     await assembly.stop()
-    assert notes[-3:] == ["b stopped", "model stop", "other stop"]
+    assert notes[-4:] == ["b stopped", "store stop", "model stop", "other stop"]
     assert "policy a did not stop: KeyError at test_assembly.py:" in caplog.text
     assert "mistake" not in caplog.text
 
@@ -166,7 +188,28 @@ async def test_work_that_was_spawned_is_waited_for_before_its_policy_is_stopped(
     await assembly.start()
     assembly.routes.find("", "/").places[0].policy.host.spawn(refund())
     await assembly.stop()
-    assert notes[-4:-2] == ["refunded", "a stopped"]
+    assert notes[-5:-3] == ["refunded", "a stopped"]
+
+
+# The state
+
+
+def test_all_policies_are_given_the_same_store(notes: list[str]) -> None:
+    assembly = Assembly(configuration(entry("a"), entry("b")), Metrics())
+    places = assembly.routes.find("", "/").places
+    assert [place.policy.host.state for place in places] == [assembly.state, assembly.state]
+
+
+def test_the_url_says_which_store_it_is() -> None:
+    assert isinstance(make_store(StateConfig()), MemoryStore)
+    assert isinstance(make_store(StateConfig(url="redis://127.0.0.1:6379")), RedisStore)
+
+
+async def test_the_memory_store_is_bounded_as_configured() -> None:
+    store = make_store(StateConfig(max_keys=1))
+    await store.charge("a", [Window(10, 60)], 1)
+    with pytest.raises(StateError):
+        await store.charge("b", [Window(10, 60)], 1)
 
 
 # The host

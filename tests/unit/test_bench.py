@@ -139,6 +139,19 @@ def test_what_a_chain_costs_is_a_ratio_within_its_round() -> None:
     assert limited.split() == ["token_limit", "3.50", "1.75", "300"]
 
 
+def test_the_command_prints_a_ratio_for_each_chain(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench.chain", "--rounds", "1"])
+    assert chain.main() == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert "ratio" in title
+    ratios = {line[:40].strip(): float(line[40:].split()[1]) for line in lines}
+    assert list(ratios) == list(chain.rows())
+    assert ratios["without"] == 1
+    assert min(ratios.values()) > 0
+
+
 def test_exact_counts_are_measured_where_they_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("o200k" in name for name in chain.rows())
     monkeypatch.setattr(chain, "installed", lambda tokenizer: False)

@@ -509,7 +509,7 @@ def test_rule_4_the_stop_that_stands_first_in_the_stream_counts_however_the_even
 def test_a_stop_says_how_it_is_to_look() -> None:
     class Refuse(PolicyStream):
         def on_events(self, events: Events, now: float) -> Verdict:
-            return Stop("budget", Ending.LENGTH, message="No tokens are left.")
+            return Stop("budget", Ending.LENGTH, message="No tokens are left.", headers={"Retry-After": "7"})
 
     run = Transcript(Refuse())
     assert run.feed("a") == ""
@@ -518,6 +518,7 @@ def test_a_stop_says_how_it_is_to_look() -> None:
     assert mark.problem is not None
     assert (mark.ending, mark.clean, mark.outcome.kind) == (Ending.LENGTH, False, OutcomeKind.STOPPED)
     assert (mark.problem.details, mark.problem.status, mark.problem.message) == ("budget", 403, "No tokens are left.")
+    assert mark.headers == {"Retry-After": "7"}
 
 
 def test_the_dialects_ending_passes_record_and_later_stages_only() -> None:
@@ -914,6 +915,7 @@ NO_VERDICTS: list[Any] = [
     None, "text", (), b"a", {}, 1,
     Pause(-1, [], []), Pause(math.nan, [], []), Pause("1", [], []), Pause(1, None, []), Pause(1, [], ()),  # type: ignore[arg-type]
     Pause(1, ["a"], []), Stop(None), Stop("x", None), Stop("x", events="a"), Stop("x", message=1),  # type: ignore[arg-type,list-item]
+    Stop("x", headers=[("Retry-After", "7")]),  # type: ignore[arg-type]
 ]  # fmt: skip
 NO_EVENTS: list[Any] = [[None], ["a"], [b"a"]]
 

@@ -56,6 +56,7 @@ def test_the_smallest_file_and_its_defaults(read: Callable[[str], Config]) -> No
     assert config.listeners["main"].address == TCPAddress("127.0.0.1", 8080)
     assert config.admin.address == TCPAddress("127.0.0.1", 9090)
     assert (config.server.workers, config.server.drain_s, config.server.trusted_proxies) == (1, 30.0, 0)
+    assert config.server.hang_s == 30.0
     assert config.limits.model_dump() == {
         "request_line_bytes": 8190,
         "header_field_bytes": 16384,
@@ -460,6 +461,37 @@ def test_several_workers_need_a_state_that_they_share(
         '"redis://127.0.0.1:6379": brake, second'
     ]
     for text in (policies, redis + workers + policies, workers + HEARTBEAT):
+        read(MINIMAL + text)
+
+
+PATIENT = """
+from proxy.policy import Policy, PolicyConfig, Stage
+
+class BrakeConfig(PolicyConfig):
+    patience_s: float = 0.5
+
+    @property
+    def state_answers_within_s(self) -> float:
+        return self.patience_s
+
+class Brake(Policy):
+    stage = Stage.ADMIT
+    Config = BrakeConfig
+    needs_state = True
+"""
+
+
+def test_a_state_may_not_be_slower_than_policies_can_wait_for(
+    read: Callable[[str], Config], problems: Callable[[str], list[str]], install: Install
+) -> None:
+    install("acme", {"brake": "acme_brake:Brake"}, acme_brake=PATIENT)
+    policies = '[[policy]]\nuse = "brake"\n[[policy]]\nuse = "brake"\nname = "calm"\npatience_s = 0.501\n' + HEARTBEAT
+    redis = '[state]\nurl = "redis://127.0.0.1:6379"\n'
+    assert problems(MINIMAL + redis + "timeout_ms = 501\n" + policies) == [
+        "[state] timeout_ms: must be at most 500: policy brake, as it is set, cannot wait longer"
+    ]
+    assert len(problems(MINIMAL + redis + "timeout_ms = 502\n" + policies)) == 2
+    for text in (redis + "timeout_ms = 500\n" + policies, "[state]\ntimeout_ms = 502\n" + policies):
         read(MINIMAL + text)
 
 

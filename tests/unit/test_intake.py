@@ -115,6 +115,7 @@ def test_an_error_comes_after_what_stands_before_it() -> None:
     with pytest.raises(UpstreamGarbage):
         go_on_to_the_end()
     assert len(events) > TURN_EVENTS
+    assert not body.more  # it was told, once
 
 
 CHAT_OPEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int], name: str = "server") -> None:
+def _server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], int], name: str = "serving") -> None:
     module = ModuleType(f"proxy.{name}")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -228,6 +229,15 @@ def test_a_distribution_that_takes_our_packages_is_told_before_anything_else(
     assert capsys.readouterr().err.startswith(
         "penstock: the distribution proxy.py installs a top-level package `proxy`"
     )
+
+
+def test_a_reader_that_leaves_early_is_no_mistake() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "proxy", "policies"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_as_a_process(broken: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 from pydantic import ValidationError
@@ -58,14 +59,17 @@ def test_a_pause_is_told_in_full() -> None:
 def test_a_stop_is_an_error_without_events_where_nothing_else_is_said() -> None:
     stop = Stop("budget")
     assert (stop.reason, stop.ending, stop.events, stop.message) == ("budget", Ending.ERROR, [], None)
+    assert stop.headers is None
     stop.events.append(Event(b"a", None))  # type: ignore[arg-type]
     assert Stop("budget").events == []
 
 
 def test_a_stop_can_say_how_it_is_to_look() -> None:
     events = [Event(b"a", None)]  # type: ignore[arg-type]
-    stop = Stop("budget", Ending.LENGTH, events, message="No tokens are left.")
+    headers = {"Retry-After": "7"}
+    stop = Stop("budget", Ending.LENGTH, events, message="No tokens are left.", headers=headers)
     assert (stop.ending, stop.events, stop.message) == (Ending.LENGTH, events, "No tokens are left.")
+    assert stop.headers == headers
 
 
 # Config
@@ -74,6 +78,7 @@ def test_a_stop_can_say_how_it_is_to_look() -> None:
 def test_a_config_has_defaults_and_is_frozen() -> None:
     config = BrakeConfig()
     assert (config.seconds, config.words) == (1.0, ())
+    assert config.state_answers_within_s == math.inf
     with pytest.raises(ValidationError, match="frozen"):
         config.seconds = 2.0
 

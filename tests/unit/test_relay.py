@@ -353,12 +353,13 @@ def test_a_whole_body_over_the_limit() -> None:
 
 
 def test_a_stop_replaces_a_whole_body() -> None:
-    stop = Hooks(events=lambda events, now: Stop("too_rude", message="No."))
+    stop = Hooks(events=lambda events, now: Stop("too_rude", message="No.", headers={"Retry-After": "7"}))
     scene = Scene(link(stop), reading=Reading(JSON, headers={"X-Inside": "1"})).begin(DOCUMENT)
     scene.reading.eof()
     assert scene.client.status == 403
     assert json.loads(scene.client.body) == {"error": {"message": "No.", "code": "too_rude", "status": 403}}
     assert "X-Inside" not in scene.client.head.headers
+    assert scene.client.head.headers["Retry-After"] == "7"
     scene.assert_released(Outcome(OutcomeKind.STOPPED, "policy", "too_rude"), "end")
 
 
@@ -552,11 +553,12 @@ def test_a_stop_in_a_stream_is_put_in_the_dialects_words(ending: Ending, last: b
 
 
 def test_a_stop_before_the_head_is_a_local_reply() -> None:
-    hooks = Hooks(timer=lambda now: Stop("first_byte_timeout"), wake_at=1005.0)
+    hooks = Hooks(timer=lambda now: Stop("first_byte_timeout", headers={"Retry-After": "7"}), wake_at=1005.0)
     scene = Scene(link(hooks))
     scene.relay.start()
     scene.loop.advance(5)
     assert (scene.client.status, error_code(scene.client.body)) == (504, "first_byte_timeout")
+    assert scene.client.head.headers["Retry-After"] == "7"
     scene.assert_released(Outcome.of("first_byte_timeout", "policy"), "end")
 
 

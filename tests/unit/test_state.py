@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.state import Level, Short, Usage, Window, check_amount, key
+from proxy.state import Grant, Level, Short, Usage, Window, check_amount, key
 
 MINUTE, TOTAL = Window(100, 60), Window(100, None)
 
@@ -98,3 +98,14 @@ def test_a_total() -> None:
     assert usage.short(TOTAL, 30).retry_after_s == 0.0
     assert Usage(0, 0.0, 0, 0.0).level(TOTAL) == Level(TOTAL, 100, 0.0)
     assert Usage(0, 0.0, 170, 0.0).level(TOTAL) == Level(TOTAL, 0, None)
+
+
+def test_grants_that_were_made_one_after_the_other_are_given_back_last_first() -> None:
+    levels = (Level(MINUTE, 1, 0.0),)
+    first, second = (Grant("a", (MINUTE,), amount, at, levels) for amount, at in ((40, 1.0), (20, 2.0)))
+    both = second.after(first.after(None))
+    assert list(both.parts(0)) == [(0, 2.0)]
+    assert list(both.parts(20)) == [(20, 2.0)]
+    assert list(both.parts(21)) == [(20, 2.0), (1, 1.0)]
+    assert list(both.parts(1000)) == [(20, 2.0), (980, 1.0)]  # the store gives back no more than there is
+    assert both.levels == ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from rigs.stores import BEHAVIOURS, MINUTE, TOTAL, Behaviour, MemoryWorld, remaining
 
 from proxy.errors import StateError
-from proxy.state import Grant, Window
+from proxy.state import Grant, Window, key
 from proxy.state_memory import MemoryStore
 
 
@@ -67,6 +69,34 @@ async def test_a_full_store_refuses_new_counters_and_keeps_those_it_has() -> Non
     assert await remaining(store, "a", MINUTE, TOTAL) == [90, 4990]
     now = 121.0
     assert isinstance(await store.take("d", [MINUTE], 10), Grant)
+
+
+def counters_kept(store: MemoryStore) -> int:
+    """The most entries that anything in it has."""
+    return max(len(held) for held in vars(store.counters).values() if hasattr(held, "__len__"))
+
+
+async def test_a_flood_of_identities_takes_so_much_memory_and_no_more() -> None:
+    """Whatever they call themselves. `config.example.toml` states the bytes of a counter."""
+    now, most, flood = 0.0, 4000, 20_000
+    store = MemoryStore(max_keys=most, clock=lambda: now)
+    refused = 0
+    tracemalloc.start()
+    try:
+        for number in range(flood):
+            try:
+                await store.take(key("limit", f"model:{number}" + "\n" * 1000), [Window(10, 60)], 1)
+            except StateError:
+                refused += 1
+        in_use, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (counters_kept(store), refused) == (most, flood - most)
+    assert in_use < 350 * most
+    now = 121.0
+    for number in range(most):
+        await store.take(key("limit", f"later-{number}"), [Window(10, 60)], 1)
+    assert counters_kept(store) == most  # nothing is left of the flood
 
 
 async def test_refusals_and_refunds_make_no_counters() -> None:

@@ -14,7 +14,7 @@ from proxy import supervisor
 from proxy.config import Config, parse
 from proxy.merging import Family
 from proxy.supervisor import Backoff, Supervisor
-from proxy.worker import Assignment, Drain, Draining, End, Message, Ready, Told
+from proxy.worker import Assignment, Drain, Draining, End, Message, Ping, Pong, Ready, Told
 
 CONFIG = b"""
 [listeners.main]
@@ -81,13 +81,17 @@ class FakeWorker:
         self.pid = 1000 + self.number
         self.state = "starting"
         self.ready_at: float | None = None
-        self.orders: list[Drain | End] = []
+        self.pings = 0
+        self.answers = False
+        self.orders: list[Drain | End | Ping] = []
         self.asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._heard: Callable[[Any, Message], None] | None = None
 
-    def order(self, order: Drain | End) -> None:
+    def order(self, order: Drain | End | Ping) -> None:
         self.orders.append(order)
+        if self.answers and self._heard is not None:
+            self._heard(self, Pong())
 
     def kill(self) -> None:
         self.end(-signal.SIGKILL)
@@ -121,9 +125,9 @@ def staff(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 class Running:
-    def __init__(self, staff: Staff, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(self, staff: Staff, caplog: pytest.LogCaptureFixture, config: bytes = CONFIG) -> None:
         self.staff = staff
-        self.done = asyncio.ensure_future(Supervisor(parse("penstock.toml", CONFIG)).run())
+        self.done = asyncio.ensure_future(Supervisor(parse("penstock.toml", config)).run())
         self._caplog = caplog
 
     def lines(self, event: str) -> list[dict[str, Any]]:
@@ -225,6 +229,38 @@ async def test_one_that_crashes_again_is_waited_for_and_the_wait_ends_with_the_d
     other.end(0)
     assert await running.status() == 0
     assert len(running.staff.hired) == 3
+
+
+def hanging_after(hang_s: float) -> bytes:
+    return CONFIG.replace(b"[server]", b"[server]\nhang_s = %.3f" % hang_s)
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced_and_only_that(
+    staff: Staff, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(staff, caplog, hanging_after(0.02))
+    one, other = await staff.reach(2)
+    one.answers = True
+    await one.says(Ready())
+    await other.says(Ready())
+    late = (await staff.reach(3))[2]
+    assert late.number == other.number
+    assert other.orders[:4] == [Ping()] * 4
+    assert [line["signal"] for line in running.lines("worker_ended")] == ["SIGKILL"]
+    answered = len(one.orders)
+    while len(one.orders) < answered + 10:
+        await asyncio.sleep(0.005)
+    assert [line["worker"] for line in running.lines("worker_hangs")] == [other.number]
+    assert late.orders == []  # it has not started yet
+    interrupt()
+    one.end(0)
+    late.end(0)
+    assert await running.status() == 0
+
+
+async def test_nobody_is_watched_where_that_is_off() -> None:
+    async with asyncio.timeout(20):
+        await Supervisor(parse("penstock.toml", hanging_after(0.0)))._watch()
 
 
 async def test_all_are_told_to_drain_and_then_to_end(running: Running) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from proxy import worker
 from proxy.merging import Family
-from proxy.worker import Channel, Drain, Draining, End, Message, Ready, Serve, Tell, Told, encode
+from proxy.worker import Channel, Drain, Draining, End, Message, Ping, Pong, Ready, Serve, Tell, Told, encode
 
 TOLD = Told([Family("n", "A number.", "counter", "", [("n_total", {"route": "all"}, float("inf"))])])
-MESSAGES: list[Message] = [Serve("penstock.toml", b"\x00\xff"), Tell(), Drain(), End(), Ready(), Draining(), TOLD]
+MESSAGES: list[Message] = [
+    Serve("penstock.toml", b"\x00\xff"), Ping(), Tell(), Drain(), End(), Ready(), Pong(), Draining(), TOLD,
+]  # fmt: skip
 
 
 class Ends:

@@ -766,6 +766,11 @@ async def test_stop_ends_the_renewals() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.parametrize(("lease_s", "most_s"), [(5.0, 5 / 12), (30.0, 2.5)])
+def test_the_store_may_be_as_slow_as_leaves_time_to_end_what_loses_its_slot(lease_s: float, most_s: float) -> None:
+    assert StreamCapConfig(cap=1, lease_s=lease_s).state_answers_within_s == pytest.approx(most_s)
+
+
 @pytest.mark.parametrize(
     "keys",
     [

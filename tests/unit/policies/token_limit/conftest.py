@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from policies.token_limit import TokenLimit, TokenLimitConfig
+from policies.token_limit.account import Account
+from policies.token_limit.budget import Budget, TokenWindow
+from policies.token_limit.hand import Hand
 from proxy import state
+from proxy.errors import StateError
 from proxy.simulation import make_request
-from proxy.state import Window
+from proxy.state import Grant, Short, Window
+from proxy.state_memory import MemoryStore
 from proxy.testing import FakeHost, Simulation
+
+LIMIT = 10_000
 
 MakeLimit = Callable[..., TokenLimit]
 Begin = Callable[..., Awaitable[Simulation]]
@@ -62,3 +70,86 @@ def begin(make_limit: MakeLimit) -> Begin:
         return exchange
 
     return begin
+
+
+def windows(*given: dict[str, Any]) -> list[TokenWindow]:
+    return [TokenWindow(**{"tokens": LIMIT, "window_s": "total", **window}) for window in given or ({},)]
+
+
+class Bank:
+    """A budget, and what the store has charged for it."""
+
+    def __init__(self, host: FakeHost, *given: dict[str, Any], lease_tokens: int = 256) -> None:
+        self.host = host
+        self.budget = Budget(host, windows(*given), lease_tokens)
+        self.hands: dict[str, Hand] = {}
+
+    def account(self, who: str = "all", most_output: int | None = None) -> Account:
+        return Account(self.budget, self.hands, who, most_output)
+
+    async def open(self, input_tokens: int = 10, **keys: Any) -> Account:
+        account = self.account(**keys)
+        assert await account.open(input_tokens) is None
+        return account
+
+    async def use(self, account: Account, output_tokens: int) -> None:
+        """Have so many covered, in all, however often the store must be asked for it."""
+        while missing := account.cover(output_tokens, self.host.now):
+            assert await account.hand.hold(missing) is None
+
+    async def close(self, account: Account, input_tokens: int, output_tokens: int) -> None:
+        account.close(input_tokens, output_tokens)
+        await self.host.run_spawned()
+
+    async def charged(self, what: str = "both", who: str = "all", seconds: int | None = None) -> int:
+        key = state.key(self.host.name, what, who)
+        (level,) = await self.host.state.levels(key, [Window(state.MOST, seconds)])
+        return state.MOST - level.remaining
+
+
+class Slow(MemoryStore):
+    """Keeps those waiting who ask it anything from the call number `slow_from` on, until the `gate` opens; and has no
+    answer for them from the call number `down_from` on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.gate = asyncio.Event()
+        self.slow_from = self.down_from = 1000
+
+    async def _answer(self, call: str) -> None:
+        number = len(self.calls)
+        self.calls.append(call)
+        if number >= self.slow_from:
+            await self.gate.wait()
+        if number >= self.down_from:
+            raise StateError("down")
+
+    async def take(self, key: str, windows: Sequence[Window], amount: int) -> Grant | Short:
+        await self._answer("take")
+        return await super().take(key, windows, amount)
+
+    async def give_back(self, grant: Grant, amount: int) -> None:
+        await self._answer("give_back")
+        await super().give_back(grant, amount)
+
+    async def charge(self, key: str, windows: Sequence[Window], amount: int) -> None:
+        await self._answer("charge")
+        await super().charge(key, windows, amount)
+
+
+@pytest.fixture
+def make_bank(host: FakeHost) -> Callable[..., Bank]:
+    """`make_bank({"tokens": 100}, lease_tokens=10)`: a budget with these windows, 10,000 in all if not said otherwise."""
+    return lambda *given, **keys: Bank(host, *given, **keys)
+
+
+@pytest.fixture
+def bank(host: FakeHost) -> Bank:
+    return Bank(host)
+
+
+@pytest.fixture
+def slow(host: FakeHost) -> Slow:
+    store = host.state = Slow()
+    return store

@@ -146,14 +146,35 @@ async def test_a_prompt_without_text_is_at_least_a_token(make_limit: MakeLimit) 
     assert refused(await limit.admit(make_request("", dialect=OpenAIChat()))).status == 429
 
 
-@pytest.mark.parametrize("max_tokens", [10**12, 10**30, -1, "many", None, 1.5, True])
-async def test_an_absurd_output_limit_reserves_nothing_absurd(
-    make_limit: MakeLimit, charged: Charged, max_tokens: object
+ABSURD = [
+    "1000000000000", "1" + "0" * 30, "1" + "0" * 5000, "-1", "-1" + "0" * 30, "1e308", "1e999", "-1e999", "1.5", "-0.0",
+    '"many"', '"10"', "true", "null", "{}", "[1]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ABSURD, ids=lambda given: given[:8])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n"])
+async def test_absurd_limits_of_the_output_reserve_nothing_absurd(
+    make_limit: MakeLimit, charged: Charged, name: str, given: str
 ) -> None:
     request = make_request(dialect=OpenAIChat())
-    request.replace_body(request.body.replace(b"{", b'{"max_tokens": %s,' % repr(max_tokens).encode(), 1))  # type: ignore[union-attr]
-    assert isinstance(await make_limit(10_000, what="output").admit(request), PolicyStream)
+    request.replace_body(
+        b'{"messages": [{"role": "user", "content": "Hi"}], "%s": %s}' % (name.encode(), given.encode())
+    )
+    stream = await make_limit(10_000, what="output").admit(request)
+    assert isinstance(stream, PolicyStream)
+    assert request.call.texts == ["Hi"], "it was read"
     assert await charged("output") == 256
+
+
+@pytest.mark.parametrize(("max_tokens", "n", "reserved"), [("0", "1", 1), ("2", "1" + "0" * 30, 256), ("7", "-3", 7)])
+async def test_the_output_limit_is_for_each_answer(
+    make_limit: MakeLimit, charged: Charged, max_tokens: str, n: str, reserved: int
+) -> None:
+    request = make_request(dialect=OpenAIChat())
+    request.replace_body(b'{"max_tokens": %s, "n": %s}' % (max_tokens.encode(), n.encode()))
+    assert isinstance(await make_limit(10_000, what="output").admit(request), PolicyStream)
+    assert await charged("output") == reserved
 
 
 async def test_a_small_output_limit_reserves_no_more(make_limit: MakeLimit, charged: Charged) -> None:
@@ -228,7 +249,7 @@ async def test_a_refused_request_holds_nothing(make_limit: MakeLimit, host: Fake
 async def test_who_was_refused_is_forgotten(make_limit: MakeLimit) -> None:
     limit = make_limit(1)
     assert isinstance(await limit.admit(make_request("x" * 400)), Reply)
-    assert not limit._budget.parties
+    assert not limit._hands
 
 
 async def test_an_admission_that_fails_holds_nothing(make_limit: MakeLimit, host: FakeHost, charged: Charged) -> None:
@@ -241,7 +262,7 @@ async def test_an_admission_that_fails_holds_nothing(make_limit: MakeLimit, host
         await limit.admit(make_request(dialect=Broken()))
     await host.run_spawned()
     assert await charged() == 0
-    assert not limit._budget.parties
+    assert not limit._hands
 
 
 async def test_an_admitted_reply_says_what_is_left(make_limit: MakeLimit) -> None:
@@ -254,8 +275,8 @@ async def test_an_admitted_reply_says_what_is_left(make_limit: MakeLimit) -> Non
     assert head.headers.getall("RateLimit-Policy") == [
         '"token_limit-60s";q=1000;qu="tokens";w=60, "token_limit-output";q=300;qu="tokens"'
     ]
-    assert head.headers["RateLimit"].startswith('"theirs";r=1, "token_limit-60s";r=934;t=')
-    assert head.headers["RateLimit"].endswith(', "token_limit-output";r=236')
+    assert head.headers["RateLimit"].startswith('"theirs";r=1, "token_limit-60s";r=961;t=')
+    assert head.headers["RateLimit"].endswith(', "token_limit-output";r=263')
 
 
 # --- the state store is down

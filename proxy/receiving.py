@@ -1,0 +1,91 @@
+"""I/O. What a request asks for, whether it may, and its body: from what aiohttp's parser gives, before any policy is asked.
+
+The parser is lenient where two readers of the same bytes could differ; what is refused here could mean one thing to us
+and another to the model server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from .downstream import ClientReply
+from .errors import RequestError
+from .messages import Headers, tokens
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+_METHODS_REFUSED = ("CONNECT", "TRACE")
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)(.*)")
+# RFC 3986 §3.2.2 and §3.2.3, without what only a list or a user's name would need.
+_AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?")
+
+
+class Counted:
+    """Bytes of a request body that were read so far."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+def target_of(request: BaseRequest) -> tuple[str, str, str]:
+    """Host, path and query that were asked for (RFC 9112 §3.2: origin form, or absolute form, whose host counts)."""
+    host, target = request.headers.get("Host", ""), request.raw_path
+    if (absolute := _ABSOLUTE_FORM.fullmatch(target)) is not None:
+        host, target = absolute.groups()
+        target = target if target.startswith("/") else f"/{target}"
+    path, _, query = target.partition("?")
+    return host, path, query
+
+
+def check(request: BaseRequest, headers: Headers, host: str) -> None:
+    """What no route can allow. Raises `RequestError`."""
+    if request.method in _METHODS_REFUSED:
+        raise RequestError("a method that is not passed on", "method_refused")
+    if request.version < (1, 0):
+        raise RequestError("HTTP/0.9", "malformed_request")
+    hosts = headers.getall("Host", ())
+    if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
+        raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
+    if not _AUTHORITY.fullmatch(host):
+        raise RequestError("the host is none", "malformed_request")
+    if request.version < (1, 1) and "Transfer-Encoding" in request.headers:
+        raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
+    if tokens(headers.getall("Transfer-Encoding", ())) not in ([], ["chunked"]):
+        raise RequestError("only chunked is understood (RFC 9112 §6.1)", "transfer_coding")
+    if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
+        # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+        raise RequestError("another protocol is asked for", "upgrade_refused")
+    if any(value.lower() != "100-continue" for value in headers.getall("Expect", ())):
+        raise RequestError("only 100-continue can be expected (RFC 9110 §10.1.1)", "expectation_failed")
+
+
+async def body_of(
+    request: BaseRequest, reply: ClientReply, limit_bytes: int, limit_s: float, counted: Counted
+) -> AsyncIterator[bytes]:
+    """The request's body as it arrives. Raises `RequestError`: too large, too slow, or not framed as its head says."""
+    if "Expect" in request.headers:
+        reply.continue_()
+    content = request.content
+    while True:
+        try:
+            async with asyncio.timeout(limit_s):
+                data = await content.readany()
+        except TimeoutError:
+            raise RequestError("no more of the body came", "body_timeout") from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError):
+            raise RequestError("the body broke off", "malformed_body") from None
+        if not data:
+            return
+        counted.bytes += len(data)
+        if counted.bytes > limit_bytes:
+            raise RequestError("the body is over the limit", "body_too_large")
+        yield data
