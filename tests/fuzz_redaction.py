@@ -47,7 +47,7 @@ def main() -> int:
 
 def fuzz(seed: int) -> str | None:
     """One round; what is wrong, if anything is."""
-    chance = Random(seed)  # noqa: S311 - the same entities for the same seed
+    chance = Random(seed)
     entities = hostile.entities(chance)
     scanner, oracle = Scanner(entities), Oracle(entities)
     for _ in range(TEXTS_A_ROUND):

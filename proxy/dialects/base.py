@@ -157,7 +157,9 @@ class DialectStream(Protocol):
         delivered between the events that were delivered already and the next one."""
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Told of every batch that went downstream, in order: identifiers, open choices, terminals."""
+        """Told of every batch on its way downstream, in order: identifiers, open choices, terminals. May still put right
+        in an event's `raw`, in place, what only the order of delivery decides: the separators of a JSON array, what
+        repeats in other forms a text that was changed in an earlier event."""
 
     terminates: bool
     """A complete reply ends its channels in its last events: one that only broke off can be told from it."""

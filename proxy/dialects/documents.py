@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -158,6 +158,33 @@ def is_binary(text: str) -> bool:
     return _BASE64.match(text) is not None
 
 
+def texts_of(slots: Iterable[Slot]) -> list[str]:
+    """The texts in their order; none where they nest too deeply."""
+    try:
+        return [slot.text for slot in slots]
+    except ValueError:
+        return []
+
+
 def pointer(path: Path) -> str:
     """The JSON pointer of a path (RFC 6901 §3)."""
     return "".join(["/" + str(part).replace("~", "~0").replace("/", "~1") for part in path])
+
+
+def only(value: Any, path: Path, keep: Collection[str] = ("index", "type")) -> Any:
+    """What leads to the text at `path`, without what stands beside it but for what has a name to `keep`."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [only(value[int(key)], rest, keep)]
+    return {name: value[name] for name in keep if name in value} | {key: only(value[key], rest, keep)}
+
+
+def is_blank(value: Any, aside: Collection[str] = ("index",)) -> bool:
+    """Whether there is nothing in a value, but in the members of the names that are set `aside`."""
+    if isinstance(value, dict):
+        return all(name in aside or is_blank(inner, aside) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(is_blank(inner, aside) for inner in value)
+    return value is None or value == ""

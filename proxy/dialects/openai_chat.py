@@ -18,10 +18,10 @@ from ..errors import Problem
 from ..framing import Event, Framing
 from . import openai_common, sse
 from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, encode, pointer, string_slots
+from .documents import Path, Slot, pointer, string_slots
 from .generic import Generic
 from .openai_common import MAX_CHOICES
-from .stream import Text, framing_of
+from .stream import Text, framing_of, splice
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -182,10 +182,10 @@ class ChatStream(openai_common.OpenAIStream):
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
         if len(deltas) == 1 and self.framing is Framing.SSE:
-            spliced = _splice(event.raw, event.deltas[0][1], deltas[0])
-            if spliced is not None:
-                raw, parsed = spliced
-                return Event(raw, self, parsed) if parsed.deltas or not _is_blank(raw) else None
+            spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
+            parsed = None if spliced is None else _read_ordinary(spliced)
+            if spliced is not None and parsed is not None and parsed.deltas == [delta for delta in deltas if delta[1]]:
+                return Event(spliced, self, parsed) if parsed.deltas or not _is_blank(spliced) else None
         return super().rewrite(event, deltas)
 
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
@@ -246,21 +246,6 @@ def _read_ordinary(raw: bytes) -> Parsed | None:
     usage = chunk.usage
     counts = None if usage is None else Usage(usage.prompt_tokens, usage.completion_tokens)
     return Parsed(deltas, ends, counts, numbers)
-
-
-def _splice(raw: bytes, old: str, new: Delta) -> tuple[bytes, Parsed] | None:
-    """An ordinary chunk with the text `old`, its only one, replaced in place, and what it says then: every other byte
-    stays, at a quarter of the cost of decoding and encoding. None where that is not possible.
-
-    The text is looked for in the spelling that most servers use. That what was found was the text, and not its like
-    elsewhere, shows in what the result says.
-    """
-    spelt = encode(old)
-    if raw.count(spelt) != 1:
-        return None
-    spliced = raw.replace(spelt, encode(new[1]))
-    parsed = _read_ordinary(spliced)
-    return None if parsed is None or parsed.deltas != ([new] if new[1] else []) else (spliced, parsed)
 
 
 def _is_blank(raw: bytes) -> bool:

@@ -20,7 +20,7 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
-from .documents import decode, decode_editable, encode, pointer, string_slots, token_ids
+from .documents import decode, decode_editable, encode, is_blank, only, pointer, string_slots, token_ids
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class OpenAIStream(DocumentStream):
         if choices is None:
             return False
         others = (value for name, value in document.items() if name not in (*_ENVELOPE, _PADDING, "choices"))
-        return all(map(_is_blank, others)) and all(_is_blank(choice) for _, choice in choices)
+        return all(map(is_blank, others)) and all(is_blank(choice) for _, choice in choices)
 
     def without_mirrors(self, event: Event) -> Event | None:
         document = decode_editable(self.payload(event.raw) or b"")
@@ -219,7 +219,7 @@ class OpenAIStream(DocumentStream):
         for index, choice in _choices(root[0]) or ():
             for found, place in self.choice_texts(index, choice):
                 if found == channel:
-                    chunk = self._chunk(root[0], [{"index": index, **_only(choice, place.path)}])
+                    chunk = self._chunk(root[0], [{"index": index, **only(choice, place.path)}])
                     return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
         raise ValueError("the text of an error cannot be continued")
 
@@ -340,22 +340,3 @@ def _tokens(logprobs: Any) -> Iterator[str]:
 def _usage_document(usage: Usage) -> dict[str, int]:
     prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _is_blank(value: Any) -> bool:
-    """Whether there is nothing in a value but the numbers of its parts."""
-    if isinstance(value, dict):
-        return all(name == "index" or _is_blank(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return all(map(_is_blank, value))
-    return value is None or value == ""
-
-
-def _only(value: Any, path: Sequence[str | int]) -> Any:
-    """What leads to the text at `path`, without what stands beside it; the numbers and types of parts stay."""
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(value, list):
-        return [_only(value[int(key)], rest)]
-    return {name: value[name] for name in ("index", "type") if name in value} | {key: _only(value[key], rest)}

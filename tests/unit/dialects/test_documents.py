@@ -13,9 +13,12 @@ from proxy.dialects.documents import (
     decode_editable,
     encode,
     is_binary,
+    is_blank,
     is_word,
+    only,
     pointer,
     string_slots,
+    texts_of,
 )
 
 
@@ -135,3 +138,29 @@ def test_words_of_an_api(key: object, word: bool) -> None:
 )  # fmt: skip
 def test_data_in_base64(text: str, binary: bool) -> None:
     assert is_binary(text) is binary
+
+
+def test_the_texts_of_slots() -> None:
+    assert texts_of(string_slots([{"a": ["b", ""], "c": "d"}], 0)) == ["b", "d"]
+    deep: Any = "x"
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    assert texts_of(string_slots([["y", deep]], 0)) == []
+
+
+def test_only_what_leads_to_a_text() -> None:
+    """Lists keep one item of theirs, so numbers of items have to stand in them."""
+    document = {"a": [{"x": 1}, {"index": 1, "type": "t", "x": 1, "b": "text"}], "index": 0, "x": 1}
+    assert only(document, ("a", 1, "b")) == {"index": 0, "a": [{"index": 1, "type": "t", "b": "text"}]}
+    assert only(document, ("a", 1, "b"), ("x",)) == {"x": 1, "a": [{"x": 1, "b": "text"}]}
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, [None, {"a": ""}], {"index": 7, "a": [{"index": 1}]}])
+def test_what_is_blank(value: Any) -> None:
+    assert is_blank(value)
+
+
+@pytest.mark.parametrize("value", [False, 0, "a", [0], {"a": {"b": False}}])
+def test_what_is_not_blank(value: Any) -> None:
+    assert not is_blank(value)
+    assert is_blank({"aside": value}, ("aside",))
