@@ -31,7 +31,8 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy proxy policies bench scripts
 	$(BIN)/hadolint Dockerfile
 
-bench: $(VENV)/.run
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench.redaction
 	$(BIN)/python -m bench.chain
 	$(BIN)/python -m bench
 
@@ -55,6 +56,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.made
 	$(PIP) ".[fast,test]"
 	@touch $@
 
+$(VENV)/.bench: pyproject.toml $(VENV)/.made
+	$(PIP) ".[bench,fast]"
+	@touch $@
+
 $(VENV)/.lint: pyproject.toml $(VENV)/.made
-	$(PIP) ".[fast,test,lint]"
+	$(PIP) ".[bench,fast,test,lint]"
 	@touch $@

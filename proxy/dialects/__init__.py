@@ -1,7 +1,7 @@
 """The providers' wire formats: one file each, against the interface in `base.py`.
 
-`stream.py` is what their streams share, `sse.py` and `documents.py` what events are made of. A new dialect is one new
-file and its line in `DIALECTS`.
+`stream.py` is what their streams share, `sse.py`, `arrays.py` and `documents.py` what events are made of. A new dialect
+is one new file and its line in `DIALECTS`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
+from .anthropic import Anthropic
 from .base import Dialect
 from .documents import decode
+from .gemini import Gemini
 from .generic import Generic
+from .ollama import Ollama
 from .openai_chat import OpenAIChat
 from .openai_completions import OpenAICompletions
+from .openai_responses import OpenAIResponses
+from .tgi import TGI
 
 if TYPE_CHECKING:
     from ..messages import Request
@@ -26,6 +31,11 @@ DIALECTS: dict[str, Dialect] = {
     for dialect in (
         OpenAIChat(),
         OpenAICompletions(),
+        OpenAIResponses(),
+        Anthropic(),
+        Gemini(),
+        Ollama(),
+        TGI(),  # after Ollama, whose /api/generate looks like its /generate
         Generic(),  # last: it matches everything
     )
 }
