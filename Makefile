@@ -38,6 +38,7 @@ lint: $(VENV)/.lint
 	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.bench
+	$(BIN)/python -m bench.redaction
 	$(BIN)/python -m bench.chain
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
@@ -77,7 +78,7 @@ $(VENV)/.run: pyproject.toml $(VENV)/.made
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.made
-	$(PIP) ".[fast,redis]"
+	$(PIP) ".[bench,fast,redis]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.made
@@ -85,5 +86,5 @@ $(VENV)/.test: pyproject.toml $(VENV)/.made
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.made
-	$(PIP) ".[fast,test,lint]"
+	$(PIP) ".[bench,fast,test,lint]"
 	@touch $@

@@ -6,7 +6,11 @@ reaches the model server, which gets its own from `[upstreams.NAME]`. Two differ
 only one of the places would believe another than we do. `Authorization` with any other scheme is no key.
 
 `identity_header` names the field in which a front that authenticates clients says who they are. It is believed only of
-requests that came through `[server] trusted_proxies`, and then does instead of a key; from all others it is dropped.
+requests that came through `[server] trusted_proxies` and from `trusted_from`, and then does instead of a key; from all
+others it is dropped.
+
+An edited `keys_file` takes effect within some two seconds, in every process: a key that was taken out lets nobody in any
+more. While it is not right, what it last held that was stays in force, in a worker that starts meanwhile, too.
 
 Put it before everything that counts by key, tenant or subject, and after `cors`. Two keys may share a tenant. Keys are
 kept as SHA-256 (`proxy.identity.digest` says why that is enough); `penstock hash-key` makes one.
@@ -14,25 +18,29 @@ kept as SHA-256 (`proxy.identity.digest` says why that is enough); `penstock has
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
+import logging
 import re
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
+from proxy.filewatch import LOOK_EVERY_S, WatchedFile
 from proxy.forwarding import CREDENTIAL_FIELDS, take_credentials
-from proxy.identity import Identity, digest
+from proxy.identity import Fact, Identity, digest
 from proxy.messages import Reply, Request
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage
 from proxy.problems import check
-from proxy.secrets import read_text
 from proxy.values import Name, Token
+
+logger = logging.getLogger(__name__)
 
 _KEYS_FILE_BYTES = 1 << 24  # some 100,000 keys
 _KEY = re.compile(r"[!-~]{1,512}")
@@ -71,29 +79,47 @@ class _KeysTable(PolicyConfig):
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeysFile:
-    """A file with more `keys`, as it was when the configuration was loaded."""
-
-    path: str
-    keys: tuple[Key, ...]
+KeysFile = WatchedFile[tuple[Key, ...]]
 
 
-def _keys_file(given: object) -> KeysFile:
-    if isinstance(given, KeysFile):
+def _keys_file(given: object, info: ValidationInfo) -> KeysFile:
+    if isinstance(given, WatchedFile):
         return given
     if not isinstance(given, str) or not given.startswith("/"):
         raise ValueError("must be an absolute path")
+    others = info.data.get("keys", ())
+    last_right = (info.context or {}).get(given)
+    return WatchedFile(given, lambda text: _read_keys(given, text, others), _KEYS_FILE_BYTES, last_right)
+
+
+def _read_keys(path: str, text: str, others: Sequence[Key]) -> tuple[Key, ...]:
+    """The keys in a keys file. Raises ValueError, also where they do not differ from the `others`."""
     try:
-        document = tomllib.loads(read_text(given, _KEYS_FILE_BYTES))
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"file {given} is not valid TOML: {error}") from None
+        raise ValueError(f"file {path} is not valid TOML: {error}") from None
     except RecursionError:
-        raise ValueError(f"file {given} is nested too deeply") from None
-    table = check(_KeysTable, document, given)
+        raise ValueError(f"file {path} is nested too deeply") from None
+    table = check(_KeysTable, document, path)
     if isinstance(table, list):
         raise ValueError("\n".join(["is a file with mistakes:", *(f"    {problem}" for problem in table)]))
-    return KeysFile(given, table.keys)
+    _differing((*others, *table.keys))
+    return table.keys
+
+
+def _differing(keys: Sequence[Key]) -> Sequence[Key]:
+    ids = _repeated(key.id for key in keys)
+    if ids:
+        raise ValueError(f"has several keys with the same id: {', '.join(ids)}")
+    digests = _repeated(key.sha256 for key in keys)
+    if digests:
+        same = sorted(key.id for key in keys if key.sha256 in digests)
+        raise ValueError(f"has the same key under several ids: {', '.join(same)}")
+    return keys
+
+
+def _repeated(values: Iterable[str]) -> list[str]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
 def _identity_header(given: str) -> str:
@@ -103,7 +129,7 @@ def _identity_header(given: str) -> str:
 
 
 class AuthConfig(PolicyConfig):
-    keys: tuple[Key, ...] = ()
+    keys: Annotated[tuple[Key, ...], AfterValidator(_differing)] = ()
     keys_file: Annotated[KeysFile, PlainValidator(_keys_file)] | None = Field(None, description="an absolute path")
     missing: Literal["refuse", "anonymous"] = "refuse"
     unknown: Literal["refuse", "anonymous"] = "refuse"  # expired keys too
@@ -111,22 +137,33 @@ class AuthConfig(PolicyConfig):
 
     @property
     def all_keys(self) -> tuple[Key, ...]:
-        return self.keys + (self.keys_file.keys if self.keys_file is not None else ())
+        return self.keys + (self.keys_file.value if self.keys_file is not None else ())
+
+    @property
+    def needs(self) -> Mapping[str, Fact]:
+        return {} if self.identity_header is None else {"identity_header": "front"}
+
+    @property
+    def tells(self) -> Collection[Fact]:
+        told: list[Fact] = ["subject"] if self.identity_header is not None else []
+        if self.keys or self.keys_file is not None:
+            told.append("key")
+        if self.keys_file is not None or any(key.tenant for key in self.keys):
+            told.append("tenant")
+        return told
+
+    @property
+    def watched(self) -> Sequence[KeysFile]:
+        return () if self.keys_file is None else (self.keys_file,)
 
     @model_validator(mode="after")
-    def _keys_differ(self) -> AuthConfig:
-        ids = _repeated(key.id for key in self.all_keys)
-        if ids:
-            raise ValueError(f"has several keys with the same id: {', '.join(ids)}")
-        digests = _repeated(key.sha256 for key in self.all_keys)
-        if digests:
-            same = sorted(key.id for key in self.all_keys if key.sha256 in digests)
-            raise ValueError(f"has the same key under several ids: {', '.join(same)}")
+    def _somebody_gets_in(self) -> AuthConfig:
+        if not self.tells and self.missing == self.unknown == "refuse":
+            raise ValueError(
+                "lets nobody in: it has neither `keys` nor a `keys_file` nor an `identity_header`; `penstock hash-key` makes a "
+                'key, and `missing = "anonymous"` lets requests in without one'
+            )
         return self
-
-
-def _repeated(values: Iterable[str]) -> list[str]:
-    return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
 class Keyring:
@@ -157,6 +194,37 @@ class Auth(Policy[AuthConfig]):
         super().__init__(config, host)
         self._keyring = Keyring(config.all_keys)
         self._wall_clock = wall_clock
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self.config.keys_file is not None:
+            self._watching = asyncio.create_task(self._watch(self.config.keys_file))
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+
+    async def _watch(self, file: KeysFile) -> None:
+        while True:
+            await self.renew(file)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def renew(self, file: KeysFile) -> None:
+        """Take over what the keys file says now; in a thread, since it may be long and its disk slow."""
+        try:
+            keyring = await asyncio.to_thread(self._look, file)
+        except Exception as error:  # or a key that is taken out later would be good for ever
+            reason = error if isinstance(error, ValueError) else type(error).__name__
+            logger.error("policy %s goes on with the keys that it has: %s", self.host.name, reason)
+        else:
+            if keyring is not None:
+                self._keyring = keyring
+                logger.info("policy %s has read %s again: %d keys", self.host.name, file.path, len(file.value))
+
+    def _look(self, file: KeysFile) -> Keyring | None:
+        return Keyring(self.config.all_keys) if file.look() else None
 
     async def admit(self, request: Request) -> PolicyStream | Reply | None:
         found, request.query = take_credentials(request.headers, request.query)

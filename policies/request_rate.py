@@ -1,4 +1,4 @@
-"""`request_rate`: so many requests a minute, an hour, a day, for each key, tenant, client, model, route, or in all.
+"""`request_rate`: so many requests a minute, an hour, a day, for each key, tenant, client, model, route, upstream, or in all.
 
 Counted are requests, when they are let in; one that is refused here is not, and none is ever given back. Windows slide
 (`proxy.state`). Every reply says what is left in the fields of draft-ietf-httpapi-ratelimit-headers, a refusal (429) also

@@ -1,11 +1,14 @@
-"""`stream_cap`: so many exchanges at the same time, for each key, tenant, client, model, route, or in all.
+"""`stream_cap`: so many exchanges at the same time, for each key, tenant, client, model, route, upstream, or in all.
 
 An exchange holds a slot from its admission to its end, whatever that end is. One that finds no slot waits in a queue,
 where there is one, or is refused (429). Slots are leases in the state store: each process renews all of its own together,
 every third of `lease_s`, and what a process held that died is free when its leases run out.
 
-Order: those who wait in one process for the same slots are served first come, first served. Only the first of them asks
-the store, and no newcomer overtakes them. Between processes it is left to chance who gets a slot.
+Order: first come, first served, over all processes. Of those who wait in one process for the same slots only the first
+asks the store, at least every quarter of a second; so he has a place in the store's line, by when he came, and free slots
+are kept for the first in the line. Nobody who comes later gets a slot before him, and none waits longer than to his next
+question; somebody behind the first of his own process may be overtaken for as long. When a process dies its place in the
+line is free after `_PLACE_S`. Where nobody may wait (`queue_length = 0`), whoever finds a slot that is not kept gets it.
 
 A lease can be lost: the store lost its data, or did not answer until the lease was about to run out, or this process
 stood still. Where the store answers a slot is taken anew, if one is free. Otherwise the exchange ends with an error in
@@ -35,7 +38,11 @@ from proxy.values import Count, Positive, Seconds
 
 logger = logging.getLogger(__name__)
 
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0  # between two questions of the first in a queue
+_FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 0.25  # between two questions of the first in a queue
+_PLACE_S = (
+    2.0  # how long he keeps his place in the line without asking: several questions that the store is too slow for
+)
+_RETURN_S = 0.25  # how long the end of another exchange is waited for, which the store is being told of
 _RENEWALS = 3  # in the time of a lease
 _HURRY = 4  # times as many while the store does not answer
 
@@ -69,9 +76,12 @@ class StreamCap(Policy[StreamCapConfig]):
         self._admitted: set[StreamCapStream] = set()
         self._queues: dict[str, deque[asyncio.Event]] = {}  # by key; none is empty
         self._returning: dict[str, deque[asyncio.Event]] = {}  # by key: slots whose end the store is being told of
+        self._waiting = 0
         self._renewing: asyncio.Task[None] | None = None
         self._count_state_error = host.counter("state_errors", "Requests that the state store had no answer for.")
         self._count_lost = host.counter("lost_slots", "Exchanges that lost their slot and found no other.")
+        host.gauge("held_slots", "Slots that exchanges of this process hold.", lambda: len(self._admitted))
+        host.gauge("waiting", "Requests that wait for a slot in this process.", lambda: self._waiting)
 
     async def start(self) -> None:
         self._renewing = asyncio.create_task(self._keep_renewing())
@@ -85,7 +95,8 @@ class StreamCap(Policy[StreamCapConfig]):
     # Admission
 
     async def admit(self, request: Request) -> PolicyStream | Reply:
-        stream = StreamCapStream(self, state.key(self.host.name, identity.of(self.config.per, request)))
+        key = state.key(self.host.name, identity.of(self.config.per, request))
+        stream = StreamCapStream(self, key, self.host.clock())
         try:
             if not await self._take_or_wait(stream):
                 return self._refusal()
@@ -104,16 +115,25 @@ class StreamCap(Policy[StreamCapConfig]):
                 return True
             if key in self._returning:
                 # Perhaps the client's own, which had its answer, and sent the next request, before the store was told.
-                await self._returning[key][0].wait()
-                if await self._take(stream):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETURN_S):
+                        await self._returning[key][0].wait()
+                if key not in self._queues and await self._take(stream):
                     return True
         if len(self._queues.get(key, ())) >= self.config.queue_length:
             return False
         return await self._wait(stream)
 
-    async def _take(self, stream: StreamCapStream) -> bool:
+    async def _take(self, stream: StreamCapStream, *, keep_s: float = 0.0) -> bool:
         asked_at = self.host.clock()
-        taken = await self.host.state.acquire(stream.key, self.config.cap, stream.holder, self.config.lease_s)
+        taken = await self.host.state.acquire(
+            stream.key,
+            self.config.cap,
+            stream.holder,
+            self.config.lease_s,
+            waited_s=asked_at - stream.came_at,
+            keep_s=keep_s,
+        )
         if taken:
             stream.held_until = asked_at + self.config.lease_s
             stream.lost = False
@@ -124,29 +144,38 @@ class StreamCap(Policy[StreamCapConfig]):
         queue = self._queues.setdefault(stream.key, deque())
         look = asyncio.Event()  # set for the first in the queue: now it is the first, or a slot was given back
         queue.append(look)
-        began_at = self.host.clock()
+        self._waiting += 1
+        in_line = taken = False
         try:
             async with asyncio.timeout(self.config.queue_wait_s):
                 if queue[0] is not look:
                     await look.wait()
                     look.clear()
+                in_line = True
                 retry_s = _FIRST_RETRY_S
-                while not await self._take(stream):
+                while not await self._take(stream, keep_s=_PLACE_S):
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(random.uniform(retry_s / 2, retry_s)):  # noqa: S311 - no secret
                             await look.wait()
                     look.clear()
-                    retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
-            return True
+                    retry_s = min(2 * retry_s, LONGEST_RETRY_S)
+            taken = True
         except TimeoutError:
-            return False
+            pass
+        except StateError:
+            in_line = False  # as far as can be known; the place runs out by itself
+            raise
         finally:
-            stream.waited_s = self.host.clock() - began_at
+            stream.waited_s = self.host.clock() - stream.came_at
+            self._waiting -= 1
+            if in_line and not taken:
+                self.host.spawn(self._release(stream))
             queue.remove(look)
             if queue:
                 queue[0].set()
             else:
                 del self._queues[stream.key]
+        return taken
 
     def _refusal(self) -> Reply:
         headers = Headers()
@@ -212,9 +241,7 @@ class StreamCap(Policy[StreamCapConfig]):
         else:
             self._lose(lost, "stream_cap")
             return True
-        in_danger = (
-            self.host.clock() + 2 * self._interval_s / _HURRY
-        )  # by then the next attempt may have no answer, too
+        in_danger = self.host.clock() + 2 * self._interval_s / _HURRY  # by then the next may have no answer, too
         self._lose([stream for stream in streams if stream.held_until <= in_danger], reason)
         return False
 
@@ -238,10 +265,12 @@ class StreamCap(Policy[StreamCapConfig]):
 
 
 class StreamCapStream(PolicyStream):
-    """One exchange's slot. `held_until`, in monotonic seconds, is never later than the store's own end of the lease."""
+    """One exchange's slot. Times are in monotonic seconds; `held_until` is never later than the store's own end of the
+    lease."""
 
-    def __init__(self, policy: StreamCap, key: str) -> None:
+    def __init__(self, policy: StreamCap, key: str, came_at: float) -> None:
         self.key = key
+        self.came_at = came_at
         self.holder = uuid.uuid4().hex  # not the request's id, which clients choose: two of them would share a slot
         self.held_until = 0.0
         self.lost = False

@@ -21,6 +21,7 @@ The primitives, each a file:
 What stands around them:
 
     config.py (values.py, problems.py, secrets.py)   strict TOML to frozen objects, every error at once
+    filewatch.py     files that may be edited while it runs
     registry.py      entry points to policy classes      assembly.py   configuration to what runs
     accesslog.py     one line per exchange               metrics.py    Prometheus
     receiving.py     what a request asks for             serving.py    the life of a process, to its exit status
@@ -33,7 +34,7 @@ What stands around them:
     admin.py         health, readiness, metrics          demo.py       a small model server to try it with
     testing.py       helpers for policy authors          __main__.py   the command line
 
-The border: server, serving, receiving, downstream, upstream, handover, relay, listening, admin, state_redis, supervisor,
-worker (and demo) do I/O and say so in their first line. All else is data in, data out: no socket, clock, task or lock;
-time is a value.
+The border: server, serving, receiving, downstream, upstream, handover, relay, listening, admin, filewatch, state_redis,
+supervisor, worker (and demo) do I/O and say so in their first line. All else is data in, data out: no socket, clock, task
+or lock; time is a value.
 """

@@ -20,6 +20,8 @@ from .values import MEMORY
 
 logger = logging.getLogger(__name__)
 
+_LAST_TURNS = 3  # of the loop, for what is cancelled to end
+
 
 def describe(exc: BaseException) -> str:
     """Where and what was raised, without its message: that may quote content."""
@@ -38,6 +40,7 @@ class PolicyHost:
         self.name = name
         self.state = state
         self._metrics = metrics
+        metrics.expect_refusals(name)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def clock(self) -> float:
@@ -51,6 +54,9 @@ class PolicyHost:
     def counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Callable[..., None]:
         return self._metrics.policy_counter(self.name, name, documentation, labels)
 
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        self._metrics.policy_gauge(self.name, name, documentation, read)
+
     def _finished(self, task: asyncio.Task[None], stream: PolicyStream | None) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
@@ -59,17 +65,21 @@ class PolicyHost:
             stream._poke(stream)
 
     async def drain(self, limit_s: float) -> None:
-        """Wait for what was spawned, then give up on it: what did not get through is left to its lease's expiry."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=limit_s)
-        for task in list(self._tasks):
-            task.cancel()
+        """Wait for what was spawned, and what that spawns, then give up on it: what did not get through is left to its
+        lease's expiry."""
+        give_up_at = self.clock() + limit_s
+        while self._tasks and self.clock() < give_up_at:
+            await asyncio.wait(self._tasks, timeout=give_up_at - self.clock())
+        for _ in range(_LAST_TURNS):  # what is cancelled may spawn once more
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.sleep(0)
 
 
-def make_store(table: StateConfig) -> Store:
-    """The store that `[state]` asks for, not yet started."""
+def make_store(table: StateConfig, policies: int = 1) -> Store:
+    """The store that `[state]` asks for, not yet started. One in memory is shared out among so many `policies`."""
     if table.url == MEMORY:
-        return MemoryStore(table.max_keys)
+        return MemoryStore(max(1, table.max_keys // max(1, policies)))
     from .state_redis import RedisStore  # its client is an extra
 
     return RedisStore(table)
@@ -80,7 +90,7 @@ class Assembly:
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.upstreams = {name: Upstream(name, table, config.limits) for name, table in config.upstreams.items()}
-        self.state = make_store(config.state)
+        self.state = make_store(config.state, sum(entry.policy_class.needs_state for entry in config.policies))
         self._policies: list[tuple[Policy[Any], PolicyHost]] = []
         self._begun: list[tuple[Policy[Any], PolicyHost]] = []  # those whose `start` was called
         places: dict[str, Place] = {}
@@ -117,9 +127,11 @@ class Assembly:
                 raise PolicyError(f"policy {host.name!r} does not start: {exc}") from exc
 
     async def stop(self, limit_s: float = 5.0) -> None:
+        """`limit_s` is how long what policies do in the background may take, all together."""
+        give_up_at = asyncio.get_running_loop().time() + limit_s
         while self._begun:
             policy, host = self._begun.pop(0)
-            await host.drain(limit_s)
+            await host.drain(give_up_at - host.clock())
             try:
                 await policy.stop()
             except Exception as exc:

@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from .dialects import AUTO, DIALECTS
 from .errors import ConfigError, ConfigProblem
+from .filewatch import WatchedFile
+from .identity import Fact
 from .policy import PolicyConfig
 from .problems import ModelT, check, listed, nearest, quoted
 from .registry import COMMON_KEYS, Placed, PolicyClass, PolicyTable, Registry, Unusable, check_order
@@ -29,6 +31,7 @@ from .values import (
     CAFile,
     Count,
     HostName,
+    IPNetwork,
     MisspeltError,
     Name,
     OptionalAddress,
@@ -39,12 +42,14 @@ from .values import (
     StateUrl,
     Table,
     TCPAddress,
+    UnixAddress,
     Url,
     check_name,
 )
 
 MAX_FILE_BYTES = 1 << 20
 MAX_WORKERS = 256
+NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 def _dialect(given: str) -> str:
@@ -72,6 +77,15 @@ class ServerConfig(Table):
     hang_s: SecondsOrZero = 30.0
     drain_s: SecondsOrZero = 30.0
     trusted_proxies: Count = 0
+    trusted_from: tuple[IPNetwork, ...] = ()
+
+    @model_validator(mode="after")
+    def _networks_have_a_use(self) -> ServerConfig:
+        if self.trusted_from and not self.trusted_proxies:
+            raise ValueError(
+                "has `trusted_from`, but `trusted_proxies = 0`: nobody is believed; how many hops are trusted?"
+            )
+        return self
 
 
 class Limits(Table):
@@ -188,15 +202,22 @@ class Config:
         """The policies of `route`, in order."""
         return tuple(entry for entry in self.policies if entry.routes is None or route in entry.routes)
 
+    @property
+    def watched(self) -> tuple[WatchedFile[Any], ...]:
+        """The files of all policies that are read again when they change."""
+        return tuple(file for entry in self.policies for file in entry.config.watched)
+
 
 def load(path: str | Path) -> Config:
     """Read and check a configuration file. Raises `ConfigError` with all that is wrong in it."""
     return parse(str(path), _read(Path(path)))
 
 
-def parse(file: str, data: bytes) -> Config:
-    """Check a configuration file that has been read. Raises `ConfigError` with all that is wrong in it."""
-    loader = _Loader(_document(file, data), Registry.scan())
+def parse(file: str, data: bytes, last_right: Mapping[str, str] = NO_TEXTS) -> Config:
+    """Check a configuration file that has been read. Raises `ConfigError` with all that is wrong in it.
+
+    `last_right` are texts of watched files (`WatchedFile.text`), by path, for those that have been spoilt meanwhile."""
+    loader = _Loader(_document(file, data), Registry.scan(), last_right)
     loader.unknown_tables()
     loader.route_references()
     config = Config(
@@ -214,6 +235,7 @@ def parse(file: str, data: bytes) -> Config:
     )
     problems = [
         *loader.problems,
+        *([] if any(map(_is_of_chains, loader.problems)) else _untold(config)),
         *_same_addresses(config),
         *_same_requests(config.routes),
         *_unshared(config),
@@ -272,9 +294,10 @@ class _Loader:
     What could not be read is left out of what the methods return, or stands there with its defaults.
     """
 
-    def __init__(self, document: dict[str, Any], registry: Registry) -> None:
+    def __init__(self, document: dict[str, Any], registry: Registry, last_right: Mapping[str, str]) -> None:
         self._document = document
         self._registry = registry
+        self._last_right = last_right
         self.problems: list[ConfigProblem] = []
 
     def unknown_tables(self) -> None:
@@ -396,7 +419,7 @@ class _Loader:
     def _checked(
         self, model: type[ModelT], given: object, table: str, other_keys: Collection[str] = ()
     ) -> ModelT | None:
-        checked = check(model, given, table, other_keys)
+        checked = check(model, given, table, other_keys, self._last_right)
         if isinstance(checked, list):
             self.problems += checked
             return None
@@ -409,7 +432,11 @@ class _Loader:
 def _label(number: int, table: dict[str, Any]) -> str:
     """How messages name a `[[policy]]` table: the first in the file is 1."""
     name = table.get("name", table.get("use"))
-    return f"policy[{number}] ({quoted(name)})" if isinstance(name, str) and name else f"policy[{number}]"
+    return _labelled(number, name) if isinstance(name, str) and name else f"policy[{number}]"
+
+
+def _labelled(number: int, name: str) -> str:
+    return f"policy[{number}] ({quoted(name)})"
 
 
 def _applies(table: dict[str, Any], route: str) -> bool:
@@ -431,6 +458,58 @@ def _same_requests(routes: Mapping[str, RouteConfig]) -> Iterator[ConfigProblem]
         if one.path == other.path and (set(one.hosts) & set(other.hosts) or not (one.hosts or other.hosts)):
             message = f"takes the same requests as [routes.{quoted(first)}]: same path, same host"
             yield ConfigProblem(f"routes.{quoted(second)}", "path", message)
+
+
+_TELLERS: Mapping[Fact, str] = {
+    "key": "`auth`, or another policy that knows API keys,",
+    "tenant": "`auth` with keys that have a `tenant`, or another policy that knows tenants,",
+    "subject": "`auth` with an `identity_header`, or another policy that knows people,",
+}
+
+
+def _is_of_chains(problem: ConfigProblem) -> bool:
+    """Whether what is wrong leaves open what the policies of the file, and what stands before them, would tell."""
+    return problem.table.startswith(("policy", "server", "listeners"))
+
+
+def _untold(config: Config) -> Iterator[ConfigProblem]:
+    """Policies that need to know of a client what nobody before them tells."""
+    labels = {entry.name: _labelled(number, entry.name) for number, entry in enumerate(config.policies, 1)}
+    found: dict[tuple[str, str], ConfigProblem] = {}
+    for route in config.routes:
+        chain = config.chain(route)
+        told: set[Fact] = {"front"} if _knows_its_fronts(config) else set()
+        for place, entry in enumerate(chain):
+            for key, fact in entry.config.needs.items():
+                if fact not in told:
+                    late = [labels[other.name] for other in chain[place:] if fact in other.config.tells]
+                    message = _front_unknown(config) if fact == "front" else _teller_missing(fact, route, late)
+                    found.setdefault((entry.name, key), ConfigProblem(labels[entry.name], key, message))
+            told.update(entry.config.tells)
+    yield from found.values()
+
+
+def _knows_its_fronts(config: Config) -> bool:
+    """Whether a trusted proxy can be told from any other client."""
+    on_unix = all(isinstance(listener.address, UnixAddress) for listener in config.listeners.values())
+    return config.server.trusted_proxies > 0 and (bool(config.server.trusted_from) or on_unix)
+
+
+def _front_unknown(config: Config) -> str:
+    if not config.server.trusted_proxies:
+        return (
+            "is never believed while `trusted_proxies` of [server] is 0: set it to the number of your proxies in front"
+        )
+    return (
+        "would be believed of anyone who sends an X-Forwarded-For: name the addresses of your proxies in `trusted_from` of "
+        "[server], or listen on Unix sockets only"
+    )
+
+
+def _teller_missing(fact: Fact, route: str, late: Sequence[str]) -> str:
+    if late:
+        return f"needs to know the {fact}, which {late[0]} tells only after it on route {quoted(route)}: put it before"
+    return f"needs to know the {fact}, which nobody tells on route {quoted(route)}: put {_TELLERS[fact]} before it"
 
 
 def _unshared(config: Config) -> Iterator[ConfigProblem]:

@@ -56,7 +56,9 @@ FAULTS: dict[str, Fault] = {
     # what the client sent
     "malformed_request": Fault(400, _K.REFUSED, _I, "The request is not valid HTTP/1.1."),
     "malformed_path": Fault(400, _K.REFUSED, _I, "The request path is not valid or is ambiguous."),
-    "malformed_body": Fault(400, _K.REFUSED, _I, "The request body is not framed or encoded as its headers say."),
+    "malformed_body": Fault(
+        400, _K.REFUSED, _I, "The request body is not framed or encoded as its headers say, or is no call of this API."
+    ),
     "head_timeout": Fault(408, _K.REFUSED, _I, "The request head did not arrive in time."),
     "body_timeout": Fault(408, _K.REFUSED, _I, "The request body did not arrive in time."),
     "body_too_large": Fault(413, _K.REFUSED, _I, "The request body is larger than this proxy accepts."),
@@ -77,6 +79,14 @@ FAULTS: dict[str, Fault] = {
     "stream_cap": Fault(429, _K.STOPPED, _I, "Too many requests at the same time; try again later."),
     "token_limit": Fault(429, _K.STOPPED, _I, "The token budget is used up; try again later."),
     "state_unavailable": Fault(503, _K.STOPPED, _W, "The limits of this server cannot be checked; try again later."),
+    # what must not pass
+    "redaction_stopped": Fault(
+        403, _K.STOPPED, _I, "The text contains something that this proxy does not let through."
+    ),
+    "redaction_unreadable": Fault(
+        502, _K.STOPPED, _I, "The model server's answer has a form that cannot be checked here."
+    ),
+    "redaction_budget": Fault(500, _K.POLICY_ERROR, _E, "The text costs more to check than it may."),
     # what the model server did
     "upstream_unreachable": Fault(502, _K.UPSTREAM_ERROR, _W, "The model server could not be reached."),
     "upstream_tls": Fault(502, _K.UPSTREAM_ERROR, _W, "The model server's certificate could not be verified."),

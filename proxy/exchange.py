@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .attachment import Attachment, Downstream
 from .chain import Chain, Link
 from .decoding import Decoder, Undecodable, content_coding
+from .dialects import check_call
 from .errors import Outcome, PolicyError, RequestError, UpstreamError
 from .messages import Reply, Request
 from .policy import Encoder, Policy, PolicyStream, Scope
@@ -153,6 +154,7 @@ class Exchange:
             try:
                 if policy.needs_body and request.body is None:
                     await self._read_body()
+                    check_call(request, route.upstream_path(request.path))
                 stream = await policy.admit(request)
                 if not isinstance(stream, PolicyStream | Encoder | Reply | None):
                     raise PolicyError(f"admit returned a {type(stream).__name__}")

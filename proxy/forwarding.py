@@ -8,11 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_plus
 
 from .fields import append
 from .messages import Headers, end_to_end
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PSEUDONYM = "penstock"
 REQUEST_ID = "X-Request-Id"
@@ -20,6 +23,7 @@ CREDENTIAL_FIELDS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key") 
 _CREDENTIAL_QUERY = ("key",)  # Gemini's ?key=
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _PLAIN_STRING = re.compile(r"[ !#-\[\]-~]*")  # RFC 8941 §3.3.3, what needs no escape
+_WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([0-9.]+))(?::[0-9]{1,5})?")  # as Azure's fronts and RFC 7239 §6 have it
 _CLAIMS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP")
 
 
@@ -38,17 +42,35 @@ def request_id(given: str | None) -> str:
     return given if given is not None and _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def trusted_hops(peer: str, hops: int, fronts: Collection[Network]) -> int:
+    """How many hops before this peer, itself included, are believed: `hops` where the peer is one of the `fronts`, else
+    none. Without `fronts` everybody is; a Unix socket (`peer` "") is always: whoever can reach it was let in by its mode."""
+    return hops if not fronts or not peer or _is_in(peer, fronts) else 0
+
+
+def _is_in(peer: str, networks: Collection[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
 def client_address(headers: Headers, peer: str, trusted_proxies: int) -> str:
     """Whom the request counts for: the address that the outermost of `trusted_proxies` fronts saw.
 
     Each front appends to X-Forwarded-For the address it was reached from, so what counts is read from the right; all
-    that stands further left is the client's own claim. A field that is too short or no address counts for the peer.
+    that stands further left is the client's own claim. Some append the port, too. A field that is too short or no address
+    counts for the peer.
     """
     if not came_through(headers, trusted_proxies):
         return peer
-    hop = _hops(headers)[-trusted_proxies].removeprefix("[").removesuffix("]")
+    hop = _hops(headers)[-trusted_proxies]
+    with_port = _WITH_PORT.fullmatch(hop)
     try:
-        return str(ipaddress.ip_address(hop))
+        return str(ipaddress.ip_address(hop if with_port is None else with_port[1] or with_port[2] or ""))
     except ValueError:
         return peer
 

@@ -1,4 +1,4 @@
-"""Bytes to events and back, for SSE, NDJSON, whole JSON and opaque bodies; bounded, sans-IO.
+"""Bytes to events and back, for SSE, NDJSON, JSON (whole, or an array in pieces) and opaque bodies; bounded, sans-IO.
 
 A framer cuts the body of a reply into frames without losing or changing a byte: the frames joined, plus what `finish`
 returns, are the bytes that were fed. What a frame *means* is the dialect's (`dialects/`). An `Event` is one frame with its
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import UpstreamGarbage
+from .errors import UpstreamGarbage, UpstreamTruncated
 
 if TYPE_CHECKING:
     from .dialects.base import Channel, Delta, DialectStream, Parsed, Usage
@@ -23,17 +23,18 @@ class Framing(enum.Enum):
 
     SSE = "sse"  # text/event-stream (WHATWG HTML §9.2)
     NDJSON = "ndjson"  # one JSON document a line
+    JSON_ARRAY = "json-array"  # the body is one array, each element an event
     JSON = "json"  # the whole body is one event
     OPAQUE = "opaque"  # each read is an event
 
     @property
     def streaming(self) -> bool:
         """Whether the reply is delivered in events, so that it may be flushed, injected into and ended in words."""
-        return self in (Framing.SSE, Framing.NDJSON)
+        return self in (Framing.SSE, Framing.NDJSON, Framing.JSON_ARRAY)
 
 
 class Event:
-    """One complete SSE event (a comment and `[DONE]` too), NDJSON line or whole body.
+    """One complete SSE event (a comment and `[DONE]` too), NDJSON line, array element or whole body.
 
     `raw` are its bytes, terminator included, re-emitted untouched unless a policy replaced the event.
     """
@@ -115,21 +116,16 @@ class Framer(Protocol):
         the large one came with it, these are given, and the next call raises."""
 
     def finish(self) -> bytes:
-        """At the end of the body: the bytes of the frame that was not completed, b"" for none. Raises like `feed`."""
+        """At the end of the body: the bytes of the frame that was not completed, b"" for none. Raises like `feed`, and
+        `UpstreamTruncated` where a body that shows its own end has not come to it."""
 
 
 def _too_large(limit: int) -> UpstreamGarbage:
     return UpstreamGarbage(f"an event is over the limit of {limit} bytes", "event_too_large")
 
 
-class _Delimited:
-    """Frames that end with a delimiter; `_END` matches through the end of one frame.
-
-    A search never starts over: what was looked at stays looked at, but for the few bytes that could begin a delimiter.
-    """
-
-    _END: re.Pattern[bytes]
-    _OVERLAP: int
+class _Bounded:
+    """Holds what was searched of a frame that is not complete, within the limit, and what has to be searched again."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -137,6 +133,34 @@ class _Delimited:
         self._tail = b""
         self._exceeded = False
         self.pending = 0
+
+    def _exceed(self, frames: list[bytes]) -> list[bytes]:
+        """An event is too large: those before it are still given, wherever the reads were cut, and then nothing more."""
+        self._exceeded = True
+        self._searched.clear()
+        self.pending = self._limit
+        if not frames:
+            raise _too_large(self._limit)
+        return frames
+
+    def finish(self) -> bytes:
+        if self._exceeded:
+            raise _too_large(self._limit)
+        rest = b"".join((self._searched, self._tail))
+        self._searched.clear()
+        self._tail = b""
+        self.pending = 0
+        return rest
+
+
+class _Delimited(_Bounded):
+    """Frames that end with a delimiter; `_END` matches through the end of one frame.
+
+    A search never starts over: what was looked at stays looked at, but for the few bytes that could begin a delimiter.
+    """
+
+    _END: re.Pattern[bytes]
+    _OVERLAP: int
 
     def feed(self, data: bytes) -> list[bytes]:
         if self._exceeded:
@@ -159,24 +183,6 @@ class _Delimited:
         self._tail = buffer[searched:]
         self.pending = len(self._searched) + len(self._tail)
         return frames if self.pending <= self._limit else self._exceed(frames)
-
-    def _exceed(self, frames: list[bytes]) -> list[bytes]:
-        """An event is too large: those before it are still given, wherever the reads were cut, and then nothing more."""
-        self._exceeded = True
-        self._searched.clear()
-        self.pending = self._limit
-        if not frames:
-            raise _too_large(self._limit)
-        return frames
-
-    def finish(self) -> bytes:
-        if self._exceeded:
-            raise _too_large(self._limit)
-        rest = b"".join((self._searched, self._tail))
-        self._searched.clear()
-        self._tail = b""
-        self.pending = 0
-        return rest
 
 
 class SSEFramer(_Delimited):
@@ -215,6 +221,66 @@ class NDJSONFramer(_Delimited):
         if not self.pending and data.endswith(b"\n") and len(data) <= self._limit:
             return data.splitlines(keepends=True) if b"\r" not in data else super().feed(data)
         return super().feed(data)
+
+
+_MARK_OUTSIDE = re.compile(rb'["{}\[\]]')
+_MARK_IN_STRING = re.compile(rb'["\\]')
+
+
+class JSONArrayFramer(_Bounded):
+    """The body is one JSON array (RFC 8259 §5). An event is an element that is an object or an array, with all that stands
+    before it: the `[` that opens the body or a comma, and whitespace. What closes the body is an event too.
+
+    An element is complete with its last bracket; nothing of what follows is waited for. Elements of other kinds, which no
+    API streams, stay with the event after them. A body that is no array is one event.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._outermost = b""  # the body's first bracket
+        self._depth = 0
+        self._in_string = False
+        self._escapes = False  # the last byte was the backslash of an escape
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if self._exceeded:
+            raise _too_large(self._limit)
+        frames: list[bytes] = []
+        start = 0
+        for end in self._ends(data):
+            frame = b"".join((self._searched, data[start:end]))
+            self._searched.clear()
+            if len(frame) > self._limit:
+                return self._exceed(frames)
+            frames.append(frame)
+            start = end
+        self._searched += data[start:]
+        self.pending = len(self._searched)
+        return frames if self.pending <= self._limit else self._exceed(frames)
+
+    def _ends(self, data: bytes) -> Iterator[int]:
+        """Where in `data` events end."""
+        place = 1 if self._escapes else 0
+        self._escapes = self._escapes and not data
+        while match := (_MARK_IN_STRING if self._in_string else _MARK_OUTSIDE).search(data, place):
+            mark, place = match[0], match.end()
+            if mark == b'"':
+                self._in_string = not self._in_string
+            elif mark == b"\\":
+                self._escapes = place == len(data)
+                place += 1
+            elif mark in b"{[":
+                self._outermost = self._outermost or mark
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if self._depth == 0 or (self._depth == 1 and self._outermost == b"["):
+                    yield place
+
+    def finish(self) -> bytes:
+        if self._depth > 0 and not self._exceeded:
+            raise UpstreamTruncated("the array is not complete")
+        return super().finish()
 
 
 class WholeFramer:
@@ -257,6 +323,8 @@ def framer_for(framing: Framing, limit: int) -> Framer:
         return SSEFramer(limit)
     if framing is Framing.NDJSON:
         return NDJSONFramer(limit)
+    if framing is Framing.JSON_ARRAY:
+        return JSONArrayFramer(limit)
     if framing is Framing.JSON:
         return WholeFramer(limit)
     return OpaqueFramer()

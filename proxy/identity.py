@@ -9,12 +9,22 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 if TYPE_CHECKING:
     from .messages import Request
 
-Per = Literal["identity", "key", "tenant", "subject", "client", "model", "route", "all"]
+Fact = Literal["key", "tenant", "subject", "front"]
+"""What must be told of a client by somebody before it can be known: "front", that a trusted proxy sent the request."""
+
+
+class CountsBy:
+    """Marks the type of a configuration key whose value, where it is a `Fact`, is of no use without it."""
+
+
+Per = Annotated[
+    Literal["identity", "key", "tenant", "subject", "client", "model", "route", "upstream", "all"], CountsBy()
+]
 """What a limit counts by. Requests that have no such thing (no key, no tenant ...) share one count."""
 
 _SITE_BITS = 64  # RFC 6177: a single customer has at least so many addresses, and can take a new one for every request
@@ -34,8 +44,9 @@ def of(per: Per, request: Request) -> str:
     """The name under which `request` is counted: "key:alice", "client:192.0.2.7", "all" ...
 
     "identity" is the most specific that is known: a subject, else a key, else a client. Names of different kinds differ,
-    and keys and subjects are told apart by tenant. IPv6 clients count by /64. "model" needs the request's body. The
-    name may be long and have any character in it: `state.key` makes a key of it.
+    and keys and subjects are told apart by tenant. IPv6 clients count by /64. "model" needs the request's body. "upstream"
+    is the one that the first attempt goes to. The name may be long and have any character in it: `state.key` makes a key
+    of it.
     """
     who = request.identity
     if per == "identity":
@@ -54,6 +65,8 @@ def of(per: Per, request: Request) -> str:
             return f"model:{request.call.model or ''}"
         case "route":
             return f"route:{request.route}"
+        case "upstream":
+            return f"upstream:{request.upstream}"
         case _:
             return "all"
 

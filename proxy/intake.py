@@ -94,8 +94,9 @@ class Intake:
         return [self._make(rest)] if rest else []
 
     def _is_open(self) -> bool:
-        """No answer ends in the last events, though in this dialect a complete reply does."""
-        return self._stream.terminates and not any(self._make(frame).ends for frame in self._latest)
+        """No answer ends in the last events, though in this dialect a complete reply does. What ends a part is not enough."""
+        ends = (end for frame in self._latest for end in self._make(frame).ends)
+        return self._stream.terminates and not any(end.kind is None and end.index is None for end in ends)
 
     def _events(self, frames: list[bytes]) -> Events:
         self._latest.extend(frames[-_LATEST:])

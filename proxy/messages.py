@@ -58,12 +58,13 @@ class Request:
     `path` is normalised and still percent-encoded, `query` the raw text after "?" (both as they will be sent upstream,
     below the route's `rewrite`). `body` is the whole decoded body where a policy of the route asked for it
     (`needs_body`), else None and the body is streamed from `chunks`. `identity` is the client's address until a policy
-    knows more. `fronted`: the request came through the trusted proxies, whose word on the client is believed.
+    knows more. `fronted`: the request came through the trusted proxies, whose word on the client is believed. `pseudonyms`
+    has what policies wrote into the body in place of what the client sent: pseudonym to original, for this exchange only.
     """
 
     __slots__ = (
         "_call", "body", "chunks", "client", "dialect", "fronted", "headers", "host", "id", "identity", "method", "path",
-        "query", "route", "scheme", "usage_hidden_by",
+        "pseudonyms", "query", "route", "scheme", "upstream", "usage_hidden_by",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,7 @@ class Request:
         client: str = "",
         fronted: bool = False,
         route: str = "",
+        upstream: str = "",
         body: bytes | None = None,
         chunks: AsyncIterator[bytes] | None = None,
     ) -> None:
@@ -94,10 +96,12 @@ class Request:
         self.fronted = fronted
         self.identity = Identity(client=client)
         self.route = route
+        self.upstream = upstream
         self.dialect = dialect
         self.body = body
         self.chunks = chunks
         self.usage_hidden_by: object = None
+        self.pseudonyms: dict[str, str] = {}
         self._call: Call | None = None
 
     @property

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from .accesslog import Record
+from .errors import OutcomeKind
 
 # A first token comes after a few milliseconds (cached, small model) or after a minute (queued, long prompt).
 TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0)
@@ -25,6 +26,7 @@ MAX_POLICY_SERIES = 1000
 """Of one policy counter. Further label values are counted together, as `OTHER`."""
 OTHER = "other"
 
+_REFUSALS = (OutcomeKind.REFUSED, OutcomeKind.STOPPED)
 _WHERE = ("route", "upstream")
 
 
@@ -68,6 +70,8 @@ class Metrics:
         )
         self._connections = Gauge("penstock_open_connections", "Client connections that are open.", registry=registry)
         self._policy_counters: dict[str, _PolicyCounter] = {}
+        self._policy_gauges: dict[str, Gauge] = {}
+        self._refusals: dict[str, Callable[..., None]] = {}  # by policy
 
     def exchange_started(self, route: str) -> None:
         """Must be followed by exactly one `exchange_done` whose record has this route."""
@@ -83,6 +87,8 @@ class Metrics:
         self._upstream_bytes.labels(*where).inc(record.upstream_bytes)
         self._downstream_bytes.labels(*where).inc(record.downstream_bytes)
         self._duration.labels(*where).observe(record.duration_ms / 1000)
+        if record.outcome in _REFUSALS and record.source in self._refusals:
+            self._refusals[record.source](1, record.outcome.value)
         if record.ttft_ms is not None:
             self._ttft.labels(*where).observe(record.ttft_ms / 1000)
 
@@ -94,6 +100,12 @@ class Metrics:
 
     def access_log_dropped(self) -> None:
         self._access_log_dropped.inc()
+
+    def expect_refusals(self, policy: str) -> None:
+        """Count the exchanges that the policy called `policy` ends."""
+        self._refusals[policy] = self.policy_counter(
+            policy, "refusals", "Exchanges that a policy refused, or stopped later.", ("outcome",)
+        )
 
     def policy_counter(
         self, policy: str, name: str, documentation: str, labels: tuple[str, ...] = ()
@@ -115,6 +127,15 @@ class Metrics:
 
         return count
 
+    def policy_gauge(self, policy: str, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """`Host.gauge` for the policy called `policy`. Raises ValueError where `name` is not made of lower-case letters,
+        digits and underscores."""
+        if name not in self._policy_gauges:
+            self._policy_gauges[name] = Gauge(
+                f"penstock_policy_{_plain(name)}", documentation, ("policy",), registry=self._registry
+            )
+        self._policy_gauges[name].labels(policy).set_function(read)
+
     def collect(self) -> Iterable[Metric]:
         """All that is known now, in `prometheus_client`'s own form."""
         return self._registry.collect()
@@ -125,14 +146,20 @@ class Metrics:
         return content_type, encode(self._registry)
 
 
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):  # other names are legal since Prometheus 3 only, and in quotes
+        raise ValueError(f"{name!r} is not made of lower-case letters, digits and underscores")
+    return name
+
+
 class _PolicyCounter:
     """One `penstock_policy_<name>_total`, with a bound on its series that no policy author has to think of."""
 
     def __init__(self, name: str, documentation: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):  # other names are legal since Prometheus 3 only, and in quotes
-            raise ValueError(f"{name!r} is not made of lower-case letters, digits and underscores")
         self.labels = labels
-        self._counter = Counter(f"penstock_policy_{name}_total", documentation, ("policy", *labels), registry=registry)
+        self._counter = Counter(
+            f"penstock_policy_{_plain(name)}_total", documentation, ("policy", *labels), registry=registry
+        )
         self._series: dict[tuple[str, ...], Counter] = {}
 
     def inc(self, amount: float, policy: str, values: tuple[str, ...]) -> None:

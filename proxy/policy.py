@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from .errors import Outcome
+from .filewatch import WatchedFile
 from .framing import Event
+from .identity import CountsBy, Fact
 from .messages import Headers, Reply, Request, ResponseHead
 from .state import Store
 
@@ -123,6 +125,27 @@ class PolicyConfig(BaseModel):
         """What the policy can wait for a store that is shared: a longer `[state] timeout_ms` is a configuration error."""
         return math.inf
 
+    @property
+    def needs(self) -> Mapping[str, Fact]:
+        """What must be known of a client before the policy is asked, by the key of the table that says so; if nobody before
+        it in the chain `tells` it, that is a configuration error. Default: what keys of the type `identity.Per` count by."""
+        marked = [name for name, field in type(self).model_fields.items() if _counts_by(field.metadata)]
+        return {name: value for name in marked if (value := getattr(self, name)) in get_args(Fact)}
+
+    @property
+    def tells(self) -> Collection[Fact]:
+        """What the policy finds out about clients that it lets in (`request.identity`)."""
+        return ()
+
+    @property
+    def watched(self) -> Sequence[WatchedFile[Any]]:
+        """The files among its keys that are read again when they change."""
+        return ()
+
+
+def _counts_by(metadata: Sequence[object]) -> bool:
+    return any(isinstance(mark, CountsBy) for mark in metadata)
+
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
@@ -145,6 +168,11 @@ class Host(Protocol):
     def counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Callable[..., None]:
         """A Prometheus counter `penstock_policy_<name>_total` with a `policy` label; call the result with the amount and
         the label values. Labels must be bounded: never an identity, a path or content."""
+
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A Prometheus gauge `penstock_policy_<name>` with a `policy` label, of what `read` returns when it is asked for.
+
+        Called in another thread: read one attribute, or the length of one collection."""
 
 
 class PolicyStream:

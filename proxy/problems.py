@@ -59,16 +59,17 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def check(
-    model: type[ModelT], given: object, table: str, other_keys: Collection[str] = ()
+    model: type[ModelT], given: object, table: str, other_keys: Collection[str] = (), context: object = None
 ) -> ModelT | list[ConfigProblem]:
     """`given`, as the TOML parser made it, as a `model`, or all that is wrong with it.
 
-    `other_keys` are keys that the table may have too, which somebody else reads: they can be suggestions.
+    `other_keys` are keys that the table may have too, which somebody else reads: they can be suggestions. `context` is
+    what validators find in their `ValidationInfo`.
     It is read as strict JSON: the one mode in which an array may become a tuple or a set, and text an enum's member,
     while nothing else is converted. A TOML date, which JSON has not, is the text that it was written as.
     """
     try:
-        return model.model_validate_json(json.dumps(given, default=str))
+        return model.model_validate_json(json.dumps(given, default=str), context=context)
     except RecursionError:
         return [ConfigProblem(table, "", "is nested too deeply")]
     except ValidationError as error:

@@ -428,7 +428,7 @@ class Relay:
     def _look_for_content(self, events: Events, now: float) -> None:
         for event in events:
             self._looks -= 1
-            if self._looks < 0 or any(text for _, text in event.deltas):
+            if self._looks < 0 or any(text for channel, text in event.deltas if not channel.repeated):
                 self.first_content_at = now
                 return
 

@@ -7,6 +7,8 @@ from .forwarding import REQUEST_ID, proxy_status
 from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead
 from .policy import Events
 
+_SOON_S = "1"  # what clients are told to wait where the proxy cannot serve them just now
+
 
 def local_reply(reply: Reply, request: Request) -> tuple[ResponseHead, bytes]:
     """Head and body of an answer that is not the upstream's. A body that `reply` leaves open is the dialect's error body."""
@@ -19,6 +21,8 @@ def local_reply(reply: Reply, request: Request) -> tuple[ResponseHead, bytes]:
     if reply.status >= 400:
         headers["Proxy-Status"] = proxy_status(reply.details)
         headers.setdefault("Cache-Control", "no-store")
+    if fault(reply.details).status == 503:
+        headers.setdefault("Retry-After", _SOON_S)
     headers[REQUEST_ID] = request.id
     return ResponseHead(reply.status, headers, local=True), body
 

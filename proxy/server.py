@@ -24,7 +24,7 @@ from .dialects import choose
 from .downstream import ClientReply, Connection, Written
 from .errors import Outcome, RequestError, fault
 from .exchange import Exchange, Route
-from .forwarding import Peer, came_through, client_address, request_id, upstream_headers
+from .forwarding import Peer, came_through, client_address, request_id, trusted_hops, upstream_headers
 from .listening import Listen, listen
 from .messages import Headers, Reply, Request
 from .metrics import Metrics
@@ -273,9 +273,10 @@ class Server:
         server, limits = self._config.server, self._config.limits
         headers = Headers(received.headers)
         host, target, query = target_of(received)
+        hops = trusted_hops(connection.client, server.trusted_proxies, server.trusted_from)
         peer = Peer(
             address=connection.client,
-            client=client_address(headers, connection.client, server.trusted_proxies),
+            client=client_address(headers, connection.client, hops),
             scheme="https" if received.secure else "http",
             host=host,
         )
@@ -302,9 +303,10 @@ class Server:
             scheme=peer.scheme,
             host=host,
             client=peer.client,
-            fronted=came_through(headers, server.trusted_proxies),
+            fronted=came_through(headers, hops),
             route=route.name if route is not None else "",
-            headers=upstream_headers(headers, peer, id, trusted_proxies=server.trusted_proxies, version=version),
+            upstream=route.upstream.name if route is not None else "",
+            headers=upstream_headers(headers, peer, id, trusted_proxies=hops, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
             chunks=body_of(received, reply, limits.body_bytes, limits.body_s, counted)
             if received.body_exists
@@ -332,7 +334,7 @@ class Server:
             method=request.method,
             path=request.path,
             route=request.route,
-            upstream=exchange.route.upstream.name if exchange.route is not None else "",
+            upstream=request.upstream,
             dialect=request.dialect.name,
             status=(attachment.status if attachment is not None else 0) or fault(outcome.details).status,
             outcome=outcome.kind,

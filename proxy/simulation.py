@@ -31,6 +31,7 @@ class FakeHost(Host):
         self.now = now
         self.state: Store = MemoryStore(clock=self.clock)
         self.counts: Counter[tuple[str, ...]] = Counter()  # by (name of the counter, label values ...)
+        self.gauges: dict[str, Callable[[], float]] = {}
         self._spawned: list[tuple[Coroutine[Any, Any, None], PolicyStream | None]] = []
 
     def clock(self) -> float:
@@ -54,6 +55,9 @@ class FakeHost(Host):
             self.counts[(name, *values)] += amount
 
         return count
+
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        self.gauges[name] = read
 
 
 def make_request(

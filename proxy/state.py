@@ -20,6 +20,9 @@ from typing import NamedTuple, Protocol
 MOST = 1 << 48
 """The largest limit. A larger amount is charged as this one: it is over every limit, and no sum of them overflows."""
 
+PATIENCE_S = 10.0
+"""How long what settles an account is tried, and how long an answer is read for which nobody waits any more."""
+
 _TICK_S = 0.001  # what Redis rounds times to
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]{1,64}")
 
@@ -131,12 +134,16 @@ class Usage(NamedTuple):
 
 
 class Store(Protocol):
-    """Every method raises `StateError` (a `PenstockError`) where the store is down or slower than its bound; then what was
-    asked for may or may not have happened, and nothing may be concluded from it but what the policy states.
+    """What asks (`take`, `levels`, `acquire`, `renew`, `held`) is prompt: it raises `StateError` (a `PenstockError`) where the
+    store is down, or slower than its bound. Cancelled at an await, or slower than its bound, it holds nothing: what it may
+    have taken meanwhile is given back in the background, as soon as the store answers.
 
-    Keys are made by `key(...)`. An amount that is negative is a ValueError. Cancelled at an await, or slower than its
-    bound, a method holds nothing: what it may have taken meanwhile it gives back in the background, as soon as the store
-    answers.
+    What settles (`give_back`, `charge`, `release`) is patient: where the store is down it is done once the store is back,
+    and raises `StateError` only where that takes longer than `PATIENCE_S`, or where a connection broke so that nobody can
+    say whether it was done. So no client should wait for it.
+
+    Keys are made by `key(...)`: each policy, by its name, has its own share of a store that is bounded. An amount that is
+    negative is a ValueError.
     """
 
     shared: bool
@@ -158,14 +165,20 @@ class Store(Protocol):
     async def levels(self, key: str, windows: Sequence[Window]) -> list[Level]:
         """How full the windows are, for the RateLimit fields."""
 
-    async def acquire(self, key: str, cap: int, holder: str, ttl_s: float) -> bool:
-        """Take one of `cap` slots for `ttl_s`; False where none is free. Expired leases are free. Idempotent per holder."""
+    async def acquire(
+        self, key: str, cap: int, holder: str, ttl_s: float, *, waited_s: float = 0.0, keep_s: float = 0.0
+    ) -> bool:
+        """Take one of `cap` slots for `ttl_s`; False where none is free. Expired leases are free. Idempotent per holder.
+
+        A free slot is kept for who has waited longest: who is refused has a place in the line, for `keep_s` after he last
+        asked, behind those who say that they have waited longer (`waited_s`). He gets a slot when more are free than
+        there are places before his. So who does not ask again in time loses his place, but not for good."""
 
     async def renew(self, leases: Sequence[tuple[str, str]], ttl_s: float) -> list[bool]:
         """Renew (key, holder) pairs, all in one round trip; False for each that had expired and whose slot is gone."""
 
     async def release(self, key: str, holder: str) -> None:
-        """Give the slot back. Does nothing where the holder has none."""
+        """Give the slot back, or the place in the line. Does nothing where the holder has none."""
 
     async def held(self, key: str) -> int:
         """How many slots are taken now."""

@@ -60,6 +60,19 @@ local function bound(previous, current, ms)
     end
 end
 
+-- Takes `amount` back from a key that has it; what is back at 0 takes no room.
+local function lower(key, seconds, amount)
+    local left
+    if seconds > 0 then
+        left = redis.call('decrby', key, amount)
+    else
+        left = redis.call('hincrby', key, 'used', 0 - amount) -- not -amount: that may be -0
+    end
+    if left <= 0 then
+        redis.call('del', key)
+    end
+end
+
 -- Charges `amount`; false where that would be over the limit. `seconds` 0: a total.
 local function hit(previous, current, limit, seconds, amount)
     if seconds > 0 then
@@ -69,8 +82,10 @@ local function hit(previous, current, limit, seconds, amount)
     if used_in_all(current) + amount > limit then
         return false
     end
-    redis.call('hsetnx', current, 'since', now)
-    redis.call('hincrby', current, 'used', amount)
+    if amount > 0 then
+        redis.call('hsetnx', current, 'since', now)
+        redis.call('hincrby', current, 'used', amount)
+    end
     return true
 end
 
@@ -97,11 +112,7 @@ for i = 1, #KEYS, 2 do
     local limit, seconds = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     if not hit(KEYS[i], KEYS[i + 1], limit, seconds, amount) then
         for j = 1, i - 2, 2 do
-            if tonumber(ARGV[j + 2]) > 0 then
-                redis.call('decrby', KEYS[j + 1], amount)
-            else
-                redis.call('hincrby', KEYS[j + 1], 'used', 0 - amount) -- not -amount: that may be -0
-            end
+            lower(KEYS[j + 1], tonumber(ARGV[j + 2]), amount)
         end
         local reply = {(i - 1) / 2, now}
         add_usage(reply, KEYS[i], KEYS[i + 1], seconds)
@@ -141,7 +152,7 @@ local function refund(key, length, amount, taken_at)
     if ms_to_live <= 0 or age < -slack or age >= length + slack then
         return false
     end
-    redis.call('decrby', key, math.min(amount, tonumber(redis.call('get', key))))
+    lower(key, length, math.min(amount, tonumber(redis.call('get', key))))
     return true
 end
 
@@ -151,7 +162,7 @@ local function refund_window(previous, current, seconds, amount, taken_at)
         -- The previous one first: where the slack leaves both open, that makes less room.
         local _ = refund(previous, ms, amount, taken_at) or refund(current, ms, amount, taken_at)
     elseif (tonumber(redis.call('hget', current, 'since')) or math.huge) <= taken_at then
-        redis.call('hincrby', current, 'used', 0 - math.min(amount, used_in_all(current)))
+        lower(current, 0, math.min(amount, used_in_all(current)))
     end
 end
 
@@ -173,17 +184,45 @@ end
 """
 
 _ACQUIRE = """\
--- ARGV: cap, holder, milliseconds. Returns whether the holder has a slot, and when the lease expires if it is a new one.
-local key, cap, holder, ms = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+-- KEYS: the leases, and two sorted sets of those who wait: by when they came, and by when they are taken to have left.
+-- ARGV: cap, holder, then milliseconds: of the lease, how long the holder has waited, how long his place is kept.
+-- Returns whether the holder has a slot, and when the lease expires if it is a new one.
+local key, line, leaving = KEYS[1], KEYS[2], KEYS[3]
+local cap, holder = tonumber(ARGV[1]), ARGV[2]
+local ms, waited, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local function leave(gone)
+    redis.call('zrem', line, gone)
+    redis.call('zrem', leaving, gone)
+end
+
+local function forget(first, last)
+    for _, gone in ipairs(redis.call('zrangebyscore', leaving, first, last)) do
+        leave(gone)
+    end
+end
+
 redis.call('zremrangebyscore', key, '-inf', now)
+leave(holder)
 if redis.call('zscore', key, holder) then
     put(key, holder, ms)
     return {1, 0}
 end
-if redis.call('zcard', key) >= cap then
-    return {0, 0}
+forget('-inf', now)
+if keep > 0 then -- where the clock was set back, the dead would else stay
+    forget(string.format('(%.0f', now + keep), '+inf')
 end
-return {1, put(key, holder, ms)}
+local came = now - waited
+local before = redis.call('zcount', line, '-inf', string.format('(%.0f', came))
+if redis.call('zcard', key) + before < cap then
+    return {1, put(key, holder, ms)}
+end
+if keep > 0 then
+    put(leaving, holder, keep)
+    redis.call('zadd', line, came, holder)
+    redis.call('pexpire', line, redis.call('pttl', leaving))
+end
+return {0, 0}
 """
 
 _RENEW = """\
@@ -201,14 +240,21 @@ return renewed
 """
 
 _RELEASE = """\
--- ARGV: holder; or holder and when the lease expires: then nothing happens where it was renewed since.
+-- KEYS: as above. ARGV: holder; or holder and when the lease expires: then it is kept where it was renewed since.
 if not ARGV[2] or redis.call('zscore', KEYS[1], ARGV[1]) == ARGV[2] then
     redis.call('zrem', KEYS[1], ARGV[1])
 end
+redis.call('zrem', KEYS[2], ARGV[1])
+redis.call('zrem', KEYS[3], ARGV[1])
 """
 
 _HELD = """\
 return redis.call('zcount', KEYS[1], string.format('(%.0f', now), '+inf')
+"""
+
+_CHECK = """\
+-- A write, of two keys that no server has and that no cluster has in one place.
+redis.call('del', KEYS[1], KEYS[2])
 """
 
 TAKE = Script(_TIME, _WINDOWS, _TAKE)
@@ -219,3 +265,4 @@ ACQUIRE = Script(_TIME, _LEASES, _ACQUIRE)
 RENEW = Script(_TIME, _LEASES, _RENEW)
 RELEASE = Script(_RELEASE)
 HELD = Script(_TIME, _HELD)
+CHECK = Script(_CHECK)

@@ -8,7 +8,8 @@ No byte of an exchange passes here: a supervisor in trouble is no client's troub
 its own exchanges only. One whose event loop stands still, so that it would keep its exchanges and its share of the new
 clients for ever, is killed. A worker is a new interpreter (multiprocessing's "spawn"), not a fork: what replaces a crashed one
 would else be a copy of this process's event loop, threads and locks, in whatever state they are in. Each gets the
-configuration as it was read at the start; only what a secret's reference leads to is read again.
+configuration as it was read at the start; only what a secret's reference leads to is read again, and the files that may be
+edited while the process runs (filewatch.py), of which the supervisor keeps what was right for a worker that finds them spoilt.
 
 SIGTERM or SIGINT drains every worker, a second one ends them at once. SIGHUP is reserved. Workers drain by themselves when
 this process is gone, however it went.
@@ -32,6 +33,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from .accesslog import configure_logging
 from .admin import Admin
 from .config import Config
+from .filewatch import LOOK_EVERY_S
 from .listening import Reserved
 from .merging import Family, Merged, Snapshot, snapshot
 from .values import TCPAddress, UnixAddress
@@ -96,7 +98,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
         channel = await Channel.over(ours)
-        channel.send(Serve(config.file, config.data))
+        channel.send(first_message(config))
         return cls(assignment.number, process, channel)
 
     @property
@@ -148,6 +150,11 @@ class Worker:
             self._told.set_result(None)
 
 
+def first_message(config: Config) -> Serve:
+    """What a worker is told of the configuration."""
+    return Serve(config.file, config.data, {file.path: file.text for file in config.watched})
+
+
 class Supervisor:
     """Keeps `[server] workers` workers."""
 
@@ -179,9 +186,10 @@ class Supervisor:
             logger.error("cannot start: %s", exc)
             self._status = 1
         else:
-            watching = asyncio.ensure_future(self._watch())
+            watching = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._watch_files())]
             await asyncio.gather(*(self._keep(number) for number in range(1, self._config.server.workers + 1)))
-            watching.cancel()
+            for task in watching:
+                task.cancel()
         self._reserved.close()
         await self._admin.stop()
         logger.info("stopped", extra={"fields": {"event": "stopped"}})
@@ -256,6 +264,15 @@ class Supervisor:
                     worker.kill()
                 worker.pings += 1
                 worker.order(Ping())
+
+    async def _watch_files(self) -> None:
+        """Keep what workers to come must know. The workers look, and say what is wrong, for themselves."""
+        while self._config.watched:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for file in self._config.watched:
+                with contextlib.suppress(ValueError):
+                    if await asyncio.to_thread(file.look):
+                        _say(logging.INFO, "file_changed", file=file.path)
 
     def _heard(self, worker: Worker, message: Message) -> None:
         worker.pings = 0

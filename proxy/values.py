@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from .errors import RequestError
+from .forwarding import Network
 from .routing import host_name, normalise_path
 from .secrets import reason
 
@@ -168,6 +169,18 @@ def _state_url(given: str) -> str:
     return f"{scheme}://{authority}{database}"
 
 
+def _network(given: object) -> Network:
+    if isinstance(given, Network):
+        return given
+    try:
+        network = ipaddress.ip_network(str(given), strict=False)
+    except ValueError:
+        raise ValueError('must be an IP address or a network such as "10.0.0.0/8" or "fd00::/8"') from None
+    if str(given) not in (str(network), str(network.network_address)):  # an address alone is the network of just itself
+        raise MisspeltError("must be written in its normal form, with no bits set below the network's", str(network))
+    return network
+
+
 def _ca_file(given: str) -> str:
     """Read here, so that a wrong file is found before the first connection. A relative path would depend on where
     the process was started."""
@@ -196,6 +209,7 @@ PathPrefix = Annotated[str, AfterValidator(_path)]
 HostName = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, AfterValidator(_url)]
 StateUrl = Annotated[str, AfterValidator(_state_url)]
+IPNetwork = Annotated[Network, PlainValidator(_network)]
 CAFile = Annotated[str, AfterValidator(_ca_file)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -50,10 +50,12 @@ class Assignment:
 
 
 class Serve(msgspec.Struct, tag=True):
-    """To a worker, first of all: the configuration, as the supervisor read it."""
+    """To a worker, first of all: the configuration, as the supervisor read it, and what its watched files held when they
+    were right for the last time, by path."""
 
     file: str
     data: bytes
+    last_right: dict[str, str]
 
 
 class Drain(msgspec.Struct, tag=True):
@@ -167,7 +169,7 @@ def _configure(assignment: Assignment, task: Serve) -> Config | None:
     """The configuration with the worker's own addresses. None where it is not right any more, and the log says why."""
     who = {"worker": assignment.number, "pid": os.getpid()}
     try:
-        config = parse(task.file, task.data)
+        config = parse(task.file, task.data, task.last_right)
     except ConfigError as error:  # a secret's file that is gone
         configure_logging("error", who)
         for problem in error.problems:

@@ -1,4 +1,5 @@
-"""`token_limit`: budgets of tokens, for each key, tenant, client, model, route, or in all, that streams cannot overrun.
+"""`token_limit`: budgets of tokens that streams cannot overrun, for each key, tenant, client, model, route, upstream,
+or in all.
 
 - At admission an estimate of the input is reserved, and a lease of output tokens where the process has none in hand for
   this party, however many the request asks for. A request that finds no room is refused (429), with the fields of
@@ -83,7 +84,7 @@ class TokenLimit(Policy[TokenLimitConfig]):
             return None
         call = request.call
         counter = tokens.counter(self.config.tokenizer)
-        prompt_tokens = max(1, counter.estimate(call.texts))
+        prompt_tokens = max(1, counter.estimate(call.texts) + call.token_ids)
         most = None if call.max_output_tokens is None else call.max_output_tokens * call.choices
         account = Account(self._budget, self._hands, identity.of(self.config.per, request), most)
         admitted = False

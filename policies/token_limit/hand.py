@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from proxy import state
 from proxy.errors import StateError
@@ -24,6 +24,8 @@ from .budget import SMALL_LEASE_TOKENS, Budget, Refused, What
 
 Grants = tuple[Grant | None, ...]
 """What one question was granted, for each pot of the budget; None where it was not asked."""
+
+_PROMPT_S = 1.0  # of the store
 
 STEP_S = 0.25
 """Where little comes free at a time, the store is asked no more often."""
@@ -158,7 +160,7 @@ class Hand:
                 return answer
             if answer.what == "output":  # what is in hand has to do for one more
                 return await self._lease(input_tokens, 0)
-            await self._empty()  # the input fits perhaps, if nothing is kept in hand
+            await self._first(self._give_back(self.take_all()))  # the input fits perhaps, if nothing is kept in hand
             return await self._lease(input_tokens, 1)
 
     async def _lease(self, input_tokens: int, least: int) -> Refused | Grants:
@@ -194,14 +196,15 @@ class Hand:
         self._scarce = share < full
         return int(max(1, min(full, share, self._to_come() - self.tokens)))
 
-    async def _empty(self) -> None:
-        """Give back all that is in hand, also where whoever asks for it leaves meanwhile."""
-        giving = asyncio.ensure_future(self._give_back(self.take_all()))
+    async def _first(self, giving_back: Coroutine[Any, Any, None]) -> None:
+        """Give back before anything else is asked for; in the background where the store takes long, or whoever asks leaves
+        meanwhile."""
+        giving = asyncio.ensure_future(giving_back)
         try:
-            await asyncio.shield(giving)
-        except asyncio.CancelledError:
-            self._budget.host.spawn(_until_done(giving))
-            raise
+            await asyncio.wait((giving,), timeout=_PROMPT_S)
+        finally:
+            if not giving.done():
+                self._budget.host.spawn(_until_done(giving))
 
     def _to_come(self) -> float:
         return sum(user.still_to_come for user in self.users)
@@ -215,7 +218,8 @@ class Hand:
                 granted = await self._budget.host.state.take(key, pot.windows, amount) if amount else None
                 if isinstance(granted, Short):
                     self._room = granted.level.remaining - pot.amount(input_tokens, 0)
-                    await self._undo(taken)
+                    if any(taken):
+                        await self._first(self._undo(taken))
                     return Refused(granted, pot.what)
                 taken.append(granted)
         except BaseException as error:  # also a client that leaves

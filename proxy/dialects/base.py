@@ -11,7 +11,7 @@ channel's field there means "every": `EVERY_CHANNEL` ends them all.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..framing import Event, Framer, Framing
     from ..messages import Request, ResponseHead
     from ..policy import Ending
+    from .documents import Slot
 
 
 class Kind(enum.Enum):
@@ -40,8 +41,9 @@ class Channel(NamedTuple):
 
     For JSON of unknown shape `index` is the JSON pointer (RFC 6901) of the string.
 
-    A `repeated` text says again what other events add piece by piece (the Responses API's `*.done` events). It is whole
-    in its event and ends with it: whoever changes texts changes it too, on its own; whoever counts them skips it."""
+    A `repeated` text says again what other events add piece by piece (the Responses API's `*.done` events), or stands
+    beside what the model says (a citation, a content filter's words). It is whole in its event and ends with it: whoever
+    changes texts changes it too, on its own; whoever counts them skips it."""
 
     choice: int | None
     kind: Kind | None
@@ -74,6 +76,8 @@ class Parsed(msgspec.Struct, gc=False):
 
     `deltas` has no empty texts. `choices` are the answers that the event speaks of, also where it adds no text to them.
     `known` is False for a shape that the dialect does not know: a policy that has to see the text then fails closed.
+    `mirrored`: it says texts of the model again in other forms (tokens with their probabilities), maybe ahead of the
+    texts themselves: see `DialectStream.without_mirrors`.
     """
 
     deltas: Sequence[Delta] = ()
@@ -81,12 +85,15 @@ class Parsed(msgspec.Struct, gc=False):
     usage: Usage | None = None
     choices: Sequence[int] = ()
     known: bool = True
+    mirrored: bool = False
 
 
 class Call:
-    """What a request asks of the model. Neutral defaults where it does not say or is no model call."""
+    """What a request asks of the model. Neutral defaults where it does not say or is no model call.
 
-    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "wants_usage")
+    `texts` are all that the model is to read, also descriptions of tools; `token_ids` counts what is no text any more."""
+
+    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "token_ids", "wants_usage")
 
     def __init__(
         self,
@@ -97,6 +104,7 @@ class Call:
         max_output_tokens: int | None = None,
         wants_usage: bool = False,
         texts: Sequence[str] = (),
+        token_ids: int = 0,
         document: Any = None,
     ) -> None:
         self.model = model
@@ -105,6 +113,7 @@ class Call:
         self.max_output_tokens = max_output_tokens
         self.wants_usage = wants_usage
         self.texts = texts
+        self.token_ids = token_ids
         self.document = document
 
 
@@ -139,12 +148,18 @@ class DialectStream(Protocol):
         such an event: clients join what they get, so that a name said twice would be doubled. Raises ValueError where
         `event` has no such channel or is a whole body."""
 
+    def without_mirrors(self, event: Event) -> Event | None:
+        """`event` without what says texts in other forms (`Parsed.mirrored`), but where that says exactly the texts that
+        the event itself has; None where nothing is left worth sending."""
+
     def comment(self) -> Event | None:
         """An event that clients of this dialect ignore (a heartbeat), or None where there is no such thing. To be
         delivered between the events that were delivered already and the next one."""
 
     def delivered(self, events: Sequence[Event]) -> None:
-        """Told of every batch that went downstream, in order: identifiers, open choices, terminals."""
+        """Told of every batch on its way downstream, in order: identifiers, open choices, terminals. May still put right
+        in an event's `raw`, in place, what only the order of delivery decides: the separators of a JSON array, what
+        repeats in other forms a text that was changed in an earlier event."""
 
     terminates: bool
     """A complete reply ends its channels in its last events: one that only broke off can be told from it."""
@@ -173,6 +188,10 @@ class Dialect(Protocol):
 
     def read_call(self, request: Request) -> Call:
         """Read `request.body`. Never raises."""
+
+    def request_texts(self, root: list[Any]) -> Iterable[Slot]:
+        """Where a request's document, `root[0]`, has its texts: all strings but the API's own words, identifiers and
+        binary data. A slot just given may be written to. Raises ValueError where they nest too deeply to be found."""
 
     def ask_for_usage(self, request: Request) -> bool:
         """Change `request.body`, which must be there, so that the reply's events state the usage. False, and no change:

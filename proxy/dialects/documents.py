@@ -7,7 +7,8 @@ all but the last of repeated keys, and the sign of an integer zero. Numbers keep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -131,6 +132,59 @@ def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]
             ahead += [(value, inner, (*path, inner)) for inner in reversed(keys)]
 
 
+def token_ids(prompt: Any) -> int:
+    """How many tokens a prompt has that is a list of their ids, or a list of such prompts."""
+    items = prompt if isinstance(prompt, list) else ()
+    return sum(type(id) is int for item in items for id in (item if isinstance(item, list) else (item,)))
+
+
+_WORDS = frozenset(
+    (
+        "created", "created_at", "createTime", "done_reason", "event", "finishReason", "finish_reason", "id", "media_type",
+        "mimeType", "mime_type", "model", "modelVersion", "name", "object", "role", "status", "stop_reason", "type",
+    )
+)  # fmt: skip
+_BASE64 = re.compile(r"data:[^,]{0,200};base64,|[A-Za-z0-9+/_-]{512,}={0,2}\Z")
+
+
+def is_word(key: object) -> bool:
+    """Whether what stands under this key is most likely one of the API's own words, a name or an identifier: something
+    that is said in one piece, also where texts come piece by piece."""
+    return key in _WORDS or (isinstance(key, str) and key.endswith(("_id", "Id")))
+
+
+def is_binary(text: str) -> bool:
+    """Whether a text is data in base64 (an image, a sound, an embedding), which can be long."""
+    return _BASE64.match(text) is not None
+
+
+def texts_of(slots: Iterable[Slot]) -> list[str]:
+    """The texts in their order; none where they nest too deeply."""
+    try:
+        return [slot.text for slot in slots]
+    except ValueError:
+        return []
+
+
 def pointer(path: Path) -> str:
     """The JSON pointer of a path (RFC 6901 §3)."""
     return "".join(["/" + str(part).replace("~", "~0").replace("/", "~1") for part in path])
+
+
+def only(value: Any, path: Path, keep: Collection[str] = ("index", "type")) -> Any:
+    """What leads to the text at `path`, without what stands beside it but for what has a name to `keep`."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [only(value[int(key)], rest, keep)]
+    return {name: value[name] for name in keep if name in value} | {key: only(value[key], rest, keep)}
+
+
+def is_blank(value: Any, aside: Collection[str] = ("index",)) -> bool:
+    """Whether there is nothing in a value, but in the members of the names that are set `aside`."""
+    if isinstance(value, dict):
+        return all(name in aside or is_blank(inner, aside) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(is_blank(inner, aside) for inner in value)
+    return value is None or value == ""

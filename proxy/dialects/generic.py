@@ -17,7 +17,7 @@ from ..errors import Problem
 from ..framing import Event, Framer, Framing
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
-from .documents import decode, encode, string_slots
+from .documents import Slot, decode, encode, is_binary, is_word, string_slots
 from .stream import UNKNOWN, DocumentStream, Stream, Text, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Generic:
             texts=texts,
             document=document,
         )
+
+    def request_texts(self, root: list[Any]) -> Iterable[Slot]:
+        for slot in string_slots(root, 0):
+            key = next((part for part in reversed(slot.path) if isinstance(part, str)), "")
+            if (key == "name" or not is_word(key)) and not is_binary(slot.text):
+                yield slot
 
     def ask_for_usage(self, request: Request) -> bool:
         return False
@@ -105,15 +111,9 @@ class GenericStream(DocumentStream):
         return Event(sse.with_data(event.raw, _to_bytes(text)), self, _plain(text))
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
-        """Where nothing is known of the shape, everything but the texts is said again."""
         if isinstance(event.parsed, _PlainText) and channel == WHOLE_TEXT:
             return Event(sse.with_data(b"data:\n\n", _to_bytes(text)), self, _plain(text))
-        root, slot = self.place(event, channel)
-        for _, other in list(self.texts(root)):
-            other.put("")
-        slot.put(text)
-        said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
-        return Event(said.raw, self, Parsed([(channel, text)]))
+        return self.say_again(event, channel, text)
 
     def delivered(self, events: Sequence[Event]) -> None:
         if self.framing is Framing.JSON:

@@ -18,10 +18,10 @@ from ..errors import Problem
 from ..framing import Event, Framing
 from . import openai_common, sse
 from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, encode, pointer, string_slots
+from .documents import Path, Slot, pointer, string_slots
 from .generic import Generic
 from .openai_common import MAX_CHOICES
-from .stream import Text, framing_of
+from .stream import Text, framing_of, splice
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -44,6 +44,9 @@ class OpenAIChat:
         if call.model is None and (deployment := _AZURE_DEPLOYMENT.search(request.path)):
             call.model = deployment[1]
         return call
+
+    def request_texts(self, root: list[Any]) -> Iterable[Slot]:
+        return Generic().request_texts(root)
 
     def ask_for_usage(self, request: Request) -> bool:
         return openai_common.ask_for_usage(request)
@@ -128,10 +131,13 @@ class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct, gc=False):
+class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int
     delta: _Delta
     finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    stop_reason: int | None = None
+    matched_stop: int | None = None
     message: None = None
     text: None = None
     logprobs: None = None
@@ -143,9 +149,17 @@ class _Usage(msgspec.Struct, gc=False):
     completion_tokens: int | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
+class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     choices: list[_Choice]
+    id: str | None = None
+    object: str | None = None
+    created: float | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    obfuscation: str | None = None
     usage: _Usage | None = None
+    prompt_token_ids: None = None
     error: None = None
 
 
@@ -168,9 +182,10 @@ class ChatStream(openai_common.OpenAIStream):
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
         if len(deltas) == 1 and self.framing is Framing.SSE:
-            spliced = _splice(event.raw, event.deltas[0][1], deltas[0])
-            if spliced is not None:
-                return Event(spliced[0], self, spliced[1])
+            spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
+            parsed = None if spliced is None else _read_ordinary(spliced)
+            if spliced is not None and parsed is not None and parsed.deltas == [delta for delta in deltas if delta[1]]:
+                return Event(spliced, self, parsed) if parsed.deltas or not _is_blank(spliced) else None
         return super().rewrite(event, deltas)
 
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
@@ -233,16 +248,19 @@ def _read_ordinary(raw: bytes) -> Parsed | None:
     return Parsed(deltas, ends, counts, numbers)
 
 
-def _splice(raw: bytes, old: str, new: Delta) -> tuple[bytes, Parsed] | None:
-    """An ordinary chunk with the text `old`, its only one, replaced in place, and what it says then: every other byte
-    stays, at a quarter of the cost of decoding and encoding. None where that is not possible.
+def _is_blank(raw: bytes) -> bool:
+    """Whether an ordinary chunk is not worth sending: what `ChatStream.is_blank` says of its document."""
+    chunk = _decode_chunk(sse.read_data(raw) or b"")
+    return chunk.usage is None and not any(map(_says_something, chunk.choices))
 
-    The text is looked for in the spelling that most servers use. That what was found was the text, and not its like
-    elsewhere, shows in what the result says.
-    """
-    spelt = encode(old)
-    if raw.count(spelt) != 1:
-        return None
-    spliced = raw.replace(spelt, encode(new[1]))
-    parsed = _read_ordinary(spliced)
-    return None if parsed is None or parsed.deltas != [new] else (spliced, parsed)
+
+def _says_something(choice: _Choice) -> bool:
+    delta = choice.delta
+    if choice.finish_reason or choice.native_finish_reason or delta.role:
+        return True
+    if choice.stop_reason is not None or choice.matched_stop is not None:
+        return True
+    if delta.content or delta.reasoning_content or delta.reasoning or delta.refusal:
+        return True
+    called = ((call, call.function or _Function()) for call in delta.tool_calls or ())
+    return any(call.id or call.type or function.name or function.arguments for call, function in called)

@@ -7,9 +7,10 @@ an unknown string inside a message is one (its channel's index is its JSON point
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -18,8 +19,8 @@ from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
 from . import sse
-from .base import EVERY_CHANNEL, Call, Channel, Parsed, Usage
-from .documents import decode, decode_editable, encode, string_slots
+from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
+from .documents import decode, decode_editable, encode, is_blank, only, pointer, string_slots, token_ids
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ _ERROR_TYPES = {
 }
 # What every chunk of a stream says alike, and what carries nothing worth an event of its own.
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+_SPELT = (Kind.TEXT, Kind.REFUSAL)  # what log probabilities are given for
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # of a chunk; in a text its quotes would be escaped
+_SHOWN = ("tools", "functions", "response_format")  # of a request, beside the messages
 _PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
 # What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
 _MIRRORS = ("logprobs", "token_ids")
+# What of a chunk and of a choice is no text. All other strings there are: citations, a content filter's findings, what a
+# server adds for debugging.
+_NO_TEXTS = frozenset((*_ENVELOPE, _PADDING, "choices", "usage", "error"))
+_NO_CHOICE_TEXTS = frozenset(("index", "delta", "message", "text", "finish_reason", "native_finish_reason", *_MIRRORS))
 
 
 def error_document(problem: Problem) -> dict[str, Any]:
@@ -64,7 +71,8 @@ def read_request(body: bytes | None) -> dict[str, Any]:
 
 
 def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequence[str]) -> Call:
-    """The fields that both APIs name alike; a field of the wrong type counts as not said."""
+    """The fields that both APIs name alike; a field of the wrong type counts as not said. What a model is shown of tools and
+    schemas is their JSON, names included."""
     options = document.get("stream_options")
     model, n = document.get("model"), document.get("n")
     return Call(
@@ -73,9 +81,17 @@ def read_call(document: Mapping[str, Any], max_output_tokens: Any, texts: Sequen
         choices=n if type(n) is int and n > 0 else 1,
         max_output_tokens=max_output_tokens if type(max_output_tokens) is int and max_output_tokens >= 0 else None,
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        texts=texts,
+        texts=[*texts, *_shown(document)],
+        token_ids=token_ids(document.get("prompt")),
         document=document or None,
     )
+
+
+def _shown(document: Mapping[str, Any]) -> Iterator[str]:
+    for name in _SHOWN:
+        if document.get(name):
+            with contextlib.suppress(RecursionError):  # nor will a server read what nests so deeply
+                yield encode(document[name]).decode()
 
 
 def ask_for_usage(request: Request) -> bool:
@@ -144,6 +160,8 @@ class OpenAIStream(DocumentStream):
             return
         for index, choice in choices:
             yield from self.choice_texts(index, choice)
+            yield from _asides(index, choice, _NO_CHOICE_TEXTS)
+        yield from _asides(0, root[0], _NO_TEXTS)
         if root[0].get("error"):
             yield from every_text(root[0], "error", ("error",))
 
@@ -154,7 +172,8 @@ class OpenAIStream(DocumentStream):
         ends = [Channel(index, None, None) for index, choice in choices if choice.get("finish_reason")]
         if document.get("error"):
             ends = [EVERY_CHANNEL]
-        return Parsed((), ends, usage_of(document), [index for index, _ in choices])
+        mirrored = any(choice.get(name) for _, choice in choices for name in _MIRRORS)
+        return Parsed((), ends, usage_of(document), [index for index, _ in choices], mirrored=mirrored)
 
     # Writing
 
@@ -169,15 +188,38 @@ class OpenAIStream(DocumentStream):
         if choices is None:
             return False
         others = (value for name, value in document.items() if name not in (*_ENVELOPE, _PADDING, "choices"))
-        return all(map(_is_blank, others)) and all(_is_blank(choice) for _, choice in choices)
+        return all(map(is_blank, others)) and all(is_blank(choice) for _, choice in choices)
+
+    def without_mirrors(self, event: Event) -> Event | None:
+        document = decode_editable(self.payload(event.raw) or b"")
+        dropped = False
+        for index, choice in _choices(document) or ():
+            for name in _MIRRORS:
+                if choice.get(name) and not (name == "logprobs" and self._spells(index, choice)):
+                    choice[name] = None
+                    dropped = True
+        if not dropped:
+            return event
+        was = event.parsed
+        if not was.deltas and self.is_blank(document):
+            return None
+        return Event(self.with_payload(event.raw, encode(document)), self, was)
+
+    def _spells(self, index: int, choice: dict[str, Any]) -> bool:
+        """Whether the tokens of a choice's probabilities are exactly its texts. Those of the texts themselves: the
+        candidates that were not chosen are said nowhere else."""
+        texts = [slot.text for channel, slot in self.choice_texts(index, choice) if channel.kind in _SPELT]
+        return "".join(texts) == "".join(_tokens(choice["logprobs"]))
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        if _choices(self.document(event.raw)) is None:
+            return self.say_again(event, channel, text)
         root, slot = self.place(event, channel)
         slot.put(text)
         for index, choice in _choices(root[0]) or ():
             for found, place in self.choice_texts(index, choice):
                 if found == channel:
-                    chunk = self._chunk(root[0], [{"index": index, **_only(choice, place.path)}])
+                    chunk = self._chunk(root[0], [{"index": index, **only(choice, place.path)}])
                     return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
         raise ValueError("the text of an error cannot be continued")
 
@@ -195,7 +237,7 @@ class OpenAIStream(DocumentStream):
         document = decode_editable(self.payload(event.raw) or b"")
         del document["usage"]
         was = event.parsed
-        parsed = Parsed(was.deltas, was.ends, None, was.choices, was.known)
+        parsed = Parsed(was.deltas, was.ends, None, was.choices, was.known, was.mirrored)
         return Event(self.with_payload(event.raw, encode(document)), self, parsed)
 
     # Delivery and ends
@@ -279,25 +321,22 @@ def _choices(document: Any) -> list[tuple[int, dict[str, Any]]] | None:
     ]
 
 
+def _asides(choice: int, holder: dict[str, Any], besides: Collection[str]) -> Iterator[Text]:
+    """The strings that stand beside what the model says: whole texts of their own."""
+    for name in holder:
+        if name not in besides:
+            for slot in string_slots(holder, name, (name,)):
+                yield Channel(choice, Kind.TEXT, pointer(slot.path), repeated=True), slot
+
+
+def _tokens(logprobs: Any) -> Iterator[str]:
+    """The tokens in a `logprobs` of chat (lists of objects) or of completions (one list of strings), in order."""
+    for name in ("tokens", "content", "refusal"):
+        entries = logprobs.get(name) if isinstance(logprobs, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            yield str(entry.get("token") if isinstance(entry, dict) else entry)
+
+
 def _usage_document(usage: Usage) -> dict[str, int]:
     prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _is_blank(value: Any) -> bool:
-    """Whether there is nothing in a value but the numbers of its parts."""
-    if isinstance(value, dict):
-        return all(name == "index" or _is_blank(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return all(map(_is_blank, value))
-    return value is None or value == ""
-
-
-def _only(value: Any, path: Sequence[str | int]) -> Any:
-    """What leads to the text at `path`, without what stands beside it; the numbers and types of parts stay."""
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(value, list):
-        return [_only(value[int(key)], rest)]
-    return {name: value[name] for name in ("index", "type") if name in value} | {key: _only(value[key], rest)}

@@ -32,6 +32,9 @@ class OpenAICompletions:
         texts = openai_common.strings([document.get("prompt"), document.get("suffix")])
         return openai_common.read_call(document, document.get("max_tokens"), texts)
 
+    def request_texts(self, root: list[Any]) -> Iterable[Slot]:
+        return Generic().request_texts(root)
+
     def ask_for_usage(self, request: Request) -> bool:
         return openai_common.ask_for_usage(request)
 

@@ -7,11 +7,11 @@ answer, so that they cannot disagree. `framing_of` is how every dialect chooses 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..framing import Event, Framer, Framing, framer_for
-from . import sse
+from . import arrays, sse
 from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import Slot, decode, decode_editable, encode, pointer, string_slots
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NOTHING = Parsed()
 UNKNOWN = Parsed(known=False)
 DONE = Parsed(ends=(EVERY_CHANNEL,))
+
+_SAID_AGAIN = ("created_at", "event", "model", "object", "role", "type")
 
 Text = tuple[Channel, Slot]
 """A text of a document: whose it is and where it stands."""
@@ -48,25 +50,52 @@ def framing_of(head: ResponseHead) -> Framing:
 
 
 def usage_of(document: Any) -> Usage | None:
-    """What a document states in its `usage`, in the words of OpenAI or Anthropic. Embeddings have a total, but no output."""
-    usage = document.get("usage") if isinstance(document, dict) else None
+    """What a document states in its `usage`, in the words of OpenAI or Anthropic. Embeddings have a total, but no output.
+
+    OpenAI's Responses have it in their `response`, Ollama's last event at its top."""
+    if not isinstance(document, dict):
+        return None
+    response = document.get("response")
+    usage = document.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
+    if "eval_count" in document:
+        usage = document
     if not isinstance(usage, dict):
         return None
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    output = _count(usage, "completion_tokens", "output_tokens")
-    total = _count(usage, "total_tokens")
+    prompt = count_of(usage, "prompt_tokens", "input_tokens", "prompt_eval_count")
+    output = count_of(usage, "completion_tokens", "output_tokens", "eval_count")
+    total = count_of(usage, "total_tokens")
     if output is None and prompt is not None and total is not None:
         output = total - prompt
     return Usage(prompt, output)
 
 
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    return next((usage[name] for name in names if type(usage.get(name)) is int), None)
+def count_of(stated: Mapping[str, Any], *names: str) -> int | None:
+    """The number that stands under the first of the names that has one."""
+    return next((stated[name] for name in names if type(stated.get(name)) is int), None)
 
 
 def every_text(holder: Any, key: str | int, path: tuple[str | int, ...] = ()) -> Iterable[Text]:
     """The rule for JSON of unknown shape: every string value is a channel, its index the JSON pointer."""
     return ((Channel(0, Kind.TEXT, pointer(slot.path)), slot) for slot in string_slots(holder, key, path))
+
+
+def splice(raw: bytes, old: str, new: str) -> bytes | None:
+    """An event with its text `old` replaced in place: every other byte stays, at a quarter of the cost of decoding and
+    encoding. None where that is not possible.
+
+    The text is looked for in the spelling that most servers use. Whether what was found was the text, and not its like
+    elsewhere, has to be seen in what the result says."""
+    spelt = encode(old)
+    return raw.replace(spelt, encode(new)) if raw.count(spelt) == 1 else None
+
+
+def asides(holder: dict[str, Any], names: Iterable[str], words: Collection[str]) -> Iterable[Text]:
+    """Whole texts of their own that stand beside what the model says: the strings of the members of `holder` with these
+    `names`, but for fields at its top, and one level below, whose names are `words`: they hold an API's own words."""
+    for name in names:
+        for slot in string_slots(holder, name, (name,)):
+            if len(slot.path) > 2 or slot.path[-1] not in words:
+                yield Channel(0, Kind.TEXT, pointer(slot.path), repeated=True), slot
 
 
 class Stream(DialectStream):
@@ -88,9 +117,13 @@ class Stream(DialectStream):
     def without_usage(self, event: Event) -> Event | None:
         return event
 
+    def without_mirrors(self, event: Event) -> Event | None:
+        return event
+
 
 class DocumentStream(Stream):
-    """A stream whose events carry JSON documents: the data of an SSE event, an NDJSON line or the whole body."""
+    """A stream whose events carry JSON documents: the data of an SSE event, an NDJSON line, an element of an
+    array or the whole body."""
 
     def __init__(self, framing: Framing) -> None:
         super().__init__(framing)
@@ -103,11 +136,17 @@ class DocumentStream(Stream):
         too deeply to be found."""
 
     def read(self, document: Any) -> Parsed:
-        """What a document says besides its texts: `ends`, `usage` and `choices` of a `Parsed` without deltas."""
+        """What a document says besides its texts: a `Parsed` without deltas."""
         return NOTHING
+
+    def is_complete(self, channel: Channel) -> bool:
+        """Whether a text of this channel is whole in its event, so that the channel ends with it."""
+        return False
 
     def read_other(self, data: bytes) -> Parsed:
         """What a payload says that is no JSON document."""
+        if self.framing is Framing.JSON_ARRAY:
+            return DONE if data == arrays.CLOSING else UNKNOWN
         return DONE if self.framing is Framing.SSE and data.startswith(b"[DONE]") else UNKNOWN
 
     def edited(self, document: Any, changed: Sequence[Channel]) -> None:
@@ -129,8 +168,10 @@ class DocumentStream(Stream):
         except ValueError:
             return self.read_other(data)
         found = self.read(document)
-        ends = (EVERY_CHANNEL,) if self.framing is Framing.JSON else found.ends
-        return Parsed(deltas, ends, found.usage, found.choices)
+        if self.framing is Framing.JSON:
+            return Parsed(deltas, (EVERY_CHANNEL,), found.usage, found.choices, mirrored=found.mirrored)
+        complete = [channel for channel, _ in deltas if self.is_complete(channel)]
+        return Parsed(deltas, [*complete, *found.ends], found.usage, found.choices, mirrored=found.mirrored)
 
     def document(self, raw: bytes) -> Any:
         try:
@@ -150,7 +191,7 @@ class DocumentStream(Stream):
         if not left and self.is_blank(root[0]):
             return None
         was = event.parsed
-        parsed = Parsed(left, was.ends, was.usage, was.choices, was.known)
+        parsed = Parsed(left, was.ends, was.usage, was.choices, was.known, was.mirrored)
         return Event(self.with_payload(event.raw, encode(root[0])), self, parsed)
 
     def comment(self) -> Event | None:
@@ -169,12 +210,16 @@ class DocumentStream(Stream):
 
     def payload(self, raw: bytes) -> bytes | None:
         """None: the event has none (comments, empty data, blank lines)."""
+        if self.framing is Framing.JSON_ARRAY:
+            return arrays.read_data(raw) or None
         return (sse.read_data(raw) if self.framing is Framing.SSE else raw.strip()) or None
 
     def with_payload(self, raw: bytes, data: bytes) -> bytes:
         """The event with another payload; what stands around it stays."""
         if self.framing is Framing.SSE:
             return sse.with_data(raw, data)
+        if self.framing is Framing.JSON_ARRAY:
+            return arrays.with_data(raw, data)
         return data + raw[len(raw.rstrip()) :]
 
     def carry(self, document: Any, event_name: bytes | None = None) -> Event:
@@ -182,6 +227,8 @@ class DocumentStream(Stream):
         data = encode(document)
         if self.framing is Framing.SSE:
             return self.event(sse.write(data, event_name))
+        if self.framing is Framing.JSON_ARRAY:
+            return self.event(arrays.write(data))
         return self.event(data + b"\n" if self.framing is Framing.NDJSON else data)
 
     def place(self, event: Event, channel: Channel) -> tuple[list[Any], Slot]:
@@ -194,3 +241,14 @@ class DocumentStream(Stream):
                 if found == channel:
                     return root, slot
         raise ValueError("only an event of a stream that has this channel can be continued")
+
+    def say_again(self, event: Event, channel: Channel, text: str) -> Event:
+        """A continuation where nothing is known of the shape: all but the texts is said again, and so are the words that
+        tell a client what it is given. Raises like `place`."""
+        root, slot = self.place(event, channel)
+        for _, other in list(self.texts(root)):
+            if other.key not in _SAID_AGAIN:
+                other.put("")
+        slot.put(text)
+        said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
+        return Event(said.raw, self, Parsed([(channel, text)]))

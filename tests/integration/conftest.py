@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from rigs import aimock as aimock_rig
 from rigs import llama as llama_rig
 from rigs import redis as redis_rig
 from rigs.penstock import Penstock, StartPenstock, Tables, configuration, run, toml
@@ -71,6 +72,13 @@ def deaf_port() -> Iterator[int]:
 def llama() -> Iterator[str]:
     """The URL of a llama.cpp server."""
     with llama_rig.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def aimock() -> Iterator[str]:
+    """The URL of a mock of every provider's API."""
+    with aimock_rig.server() as url:
         yield url
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from rigs.penstock import Penstock, StartPenstock, side_by_side
+from rigs.penstock import Penstock, StartPenstock, configuration, run, side_by_side
 from rigs.raw_client import connect, get
 from rigs.raw_upstream import CHAT_EVENTS, RawUpstream, streams
+from rigs.waiting import until
 
 KEY, WRONG = "sk-alice-0123456789", "sk-wrong-9876543210"
 ENTRY = {"id": "alice", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "tenant": "acme"}
@@ -114,13 +117,66 @@ async def test_keys_in_a_file(penstock: StartPenstock, upstream: RawUpstream, tm
         assert (await client.exchange(get("/", f"api-key: {KEY}"))).status == 200
 
 
+def _entries(*keys: str) -> str:
+    return "\n".join(f'[[keys]]\nid = "{key}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"' for key in keys)
+
+
+async def _answers(proxy: Penstock, key: str, times: int = 8) -> set[int]:
+    """What requests with this key are answered, each on a connection of its own, so that every worker is asked."""
+    statuses = set()
+    for _ in range(times):
+        async with connect(proxy.address) as client:
+            statuses.add((await client.exchange(get("/", f"api-key: {key}"))).status)
+    return statuses
+
+
+def said(proxy: Penstock, words: str) -> int:
+    return sum(words in line for line in proxy.operational_log)
+
+
+async def test_an_edited_keys_file_holds_in_all_workers_and_a_spoilt_one_in_none(
+    upstream: RawUpstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(_entries(KEY, "sk-bob"))
+    tables = {"policy": [{"use": "auth", "keys_file": str(path)}, {"use": "rig_worker"}], "server": {"workers": 2}}
+    with run(configuration(upstream.url, tables), tmp_path) as proxy:
+        await until(lambda: len(proxy.events("worker_ready")) == 2, "two workers")
+        assert await _answers(proxy, "sk-bob") == {200}
+        path.write_text(_entries(KEY))
+        await until(lambda: len(proxy.events("file_changed")) == 1, "the supervisor knows")
+        await until(lambda: said(proxy, ": 1 keys") == 2, "both workers know")
+        assert await _answers(proxy, "sk-bob") == {401}
+        assert await _answers(proxy, KEY) == {200}
+        path.write_text(_entries(KEY, "sk-bob")[:-10])
+        await until(lambda: said(proxy, "goes on with the keys") == 2, "both complain")
+        os.kill(proxy.events("worker_ready")[0]["pid"], signal.SIGKILL)
+        await until(lambda: len(proxy.events("worker_ready")) == 3, "another worker")
+        assert await _answers(proxy, KEY) == {200}
+        assert await _answers(proxy, "sk-bob") == {401}
+        path.write_text(_entries("sk-bob", "sk-carol"))
+        await until(lambda: said(proxy, ": 2 keys") == 2, "both workers know")
+        assert await _answers(proxy, "sk-bob") == {200}
+        assert await _answers(proxy, KEY) == {401}
+        assert hashlib.sha256(KEY.encode()).hexdigest() not in proxy.output
+
+
+async def test_nobody_but_the_front_is_believed(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    policies = [{"use": "auth", "identity_header": "X-User"}]
+    proxy = penstock({"policy": policies, "server": {"trusted_proxies": 1, "trusted_from": ["192.0.2.0/24"]}})
+    async with connect(proxy.address) as client:
+        assert (await client.exchange(_named("ann", "192.0.2.7"))).status == 401
+    assert upstream.requests == []
+    assert (await proxy.log.find(status=401))["client"] == "127.0.0.1"
+
+
 def _named(user: str, forwarded_for: str | None) -> bytes:
     return get("/", f"X-User: {user}", *([] if forwarded_for is None else [f"X-Forwarded-For: {forwarded_for}"]))
 
 
 async def test_a_trusted_front_names_its_users(penstock: StartPenstock, upstream: RawUpstream) -> None:
     policies = [{"use": "auth", "identity_header": "X-User"}, EACH_ONCE]
-    proxy = penstock({"policy": policies, "server": {"trusted_proxies": 1}})
+    proxy = penstock({"policy": policies, "server": {"trusted_proxies": 1, "trusted_from": ["127.0.0.0/8"]}})
     async with connect(proxy.address) as client:
         statuses = [
             (await client.exchange(_named(user, "192.0.2.7"))).status for user in ("ann", "bob", "ann", "bob", "carol")
@@ -132,7 +188,7 @@ async def test_a_trusted_front_names_its_users(penstock: StartPenstock, upstream
 
 async def test_without_one_nobody_chooses_whom_to_count_for(penstock: StartPenstock, upstream: RawUpstream) -> None:
     policies = [{"use": "auth", "identity_header": "X-User", "missing": "anonymous"}, EACH_ONCE]
-    proxy = penstock({"policy": policies})
+    proxy = penstock({"policy": policies, "server": {"trusted_proxies": 1, "trusted_from": ["192.0.2.0/24"]}})
     async with connect(proxy.address) as client:
         statuses = [(await client.exchange(_named(f"u{n}", f"192.0.2.{n}"))).status for n in range(3)]
     assert statuses == [200, 429, 429]

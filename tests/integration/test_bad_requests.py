@@ -232,12 +232,36 @@ async def test_coded_body_that_cannot_be_read(
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1, 2", b"\xff\xfe", b'{"stream": "yes"}', b"[" * 9000, b'{"n": 1e999}'])
-async def test_body_that_is_no_call_is_the_model_servers_affair(
-    reading: Penstock, upstream: RawUpstream, body: bytes
+NO_CALLS = [b"{", b"[1, 2]", '{"model": "m"}'.encode("utf-16"), b"\xef\xbb\xbf{}", b'{"stream": "yes"}', b"[" * 9000]
+
+
+@pytest.mark.parametrize("body", NO_CALLS, ids=repr)
+async def test_body_that_policies_would_read_otherwise_than_the_model_server(
+    reading: Penstock, proxy: Penstock, upstream: RawUpstream, body: bytes
 ) -> None:
     async with connect(reading.address) as client:
         answer = await client.exchange(post("/v1/chat/completions", body))
+    assert (answer.status, details(answer)) == (400, "malformed_body")
+    assert json.loads(answer.body)["error"]["code"] == "malformed_body"
+    assert upstream.requests == []
+    async with connect(proxy.address) as client:  # where nobody reads it, it is the model server's affair
+        assert (await client.exchange(post("/v1/chat/completions", body[:100]))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", b""),
+        ("/v1/chat/completions", b'{"n": 1e999}'),
+        ("/v1/files", b"[1, 2"),
+        ("/x", b"\xff"),
+    ],
+)
+async def test_body_that_is_no_call_is_the_model_servers_affair(
+    reading: Penstock, upstream: RawUpstream, path: str, body: bytes
+) -> None:
+    async with connect(reading.address) as client:
+        answer = await client.exchange(post(path, body))
     assert answer.status == 200
     assert (await upstream.request()).body == body
 

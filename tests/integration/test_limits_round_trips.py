@@ -105,7 +105,8 @@ async def test_of_the_default_lease_most_is_used(start: Start, upstream: RawUpst
     proxy = start(tokens(1_000_000))
     await round_trips(proxy, redis, "warm", 200)
     assert await round_trips(proxy, redis, "short", 100) == 2
-    assert await round_trips(proxy, redis, "long", 3000) <= 2 + 3000 / 256 + 1
+    # One lease is fetched in advance, and one that is on its way at the end goes back by itself.
+    assert await round_trips(proxy, redis, "long", 3000) <= 2 + 3000 / 256 + 3
 
 
 async def test_a_slot_is_two_round_trips(start: Start, upstream: RawUpstream, redis: RedisServer) -> None:

@@ -23,7 +23,7 @@ from rigs.waiting import until, within_limit
 from proxy.config import StateConfig
 from proxy.errors import StateError
 from proxy.secrets import Secret
-from proxy.state import Grant, Store
+from proxy.state import Grant, Short, Store
 from proxy.state_redis import RedisStore
 
 PATIENT_MS = 20_000
@@ -59,6 +59,7 @@ async def once_it_answers(store: Store) -> None:
                 await store.take("warm", [DAY, TOTAL], 0)
                 await store.held("warm")
                 return
+            await asyncio.sleep(0.005)
 
     await within_limit(answered(), "an answer from Redis")
 
@@ -79,6 +80,23 @@ async def eventually(store: Store, key: str, *left: int) -> None:
 def age_ms(redis: RedisServer, taken: Grant) -> float:
     seconds, microseconds = redis.admin.time()
     return (seconds - taken.taken_at) * 1000 + microseconds / 1000
+
+
+async def pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool] = lambda: True
+) -> None:
+    while data := await reader.read(65536):
+        if passes():
+            writer.write(data)
+    writer.close()
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free, most likely still so in a moment."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 # What every store does
@@ -119,18 +137,23 @@ async def test_whatever_is_not_needed_any_more_expires(shared_redis: RedisServer
     async with opened(shared_redis.config(prefix="expiry", timeout_ms=PATIENT_MS)) as store:
         taken = await grant(store, "a", [MINUTE, DAY, TOTAL], 30)
         await store.charge("a", [MINUTE, DAY], 30)
-        await store.give_back(taken, 30)
+        await store.give_back(taken, 20)
+        await store.give_back(await grant(store, "unused", [MINUTE, DAY, TOTAL], 30), 30)
+        assert isinstance(await store.take("too much", [DAY, TOTAL, MINUTE], 101), Short)
+        await grant(store, "nothing", [TOTAL], 0)
         await short(store, "refused", [MINUTE, TOTAL], 101)
         await store.levels("nobody", [MINUTE, TOTAL])
         for holder, ttl_s in (("x", 50.0), ("y", 10.0)):
             assert await store.acquire("a", 2, holder, ttl_s)
+        assert not await store.acquire("a", 2, "z", 60.0, keep_s=20.0)
         assert await store.renew([("a", "y")], 5.0) == [True]
     admin = shared_redis.admin
     seconds_to_live = {name.decode(): admin.ttl(name) for name in admin.keys("expiry:*")}
     assert seconds_to_live.pop("expiry:{a}:total") == -1
-    assert set(seconds_to_live) == {"expiry:{a}:{60}", "expiry:{a}:{86400}", "expiry:{a}:leases"}
+    assert set(seconds_to_live) == {f"expiry:{{a}}:{what}" for what in ("{60}", "{86400}", "leases", "line", "leaving")}
     assert 110 < seconds_to_live["expiry:{a}:{60}"] <= 120
     assert 45 < seconds_to_live["expiry:{a}:leases"] <= 50  # as long as the longest lease in it
+    assert 15 < seconds_to_live["expiry:{a}:line"] <= seconds_to_live["expiry:{a}:leaving"] <= 20
 
 
 async def test_prefixes_share_nothing(shared_redis: RedisServer) -> None:
@@ -270,17 +293,18 @@ async def test_nothing_is_asked_twice() -> None:
         while data := await reader.read(65536):
             if b"EVALSHA" in data:
                 asked += 1
-                break
+                if asked == 2:
+                    break
+                writer.write(b"$-1\r\n")
             writer.write(b"+OK\r\n" * data.count(b"SETINFO"))  # the client's own introduction
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, opened(StateConfig(url=f"redis://127.0.0.1:{port}", timeout_ms=PATIENT_MS)) as store:
-        asked = 0
         with pytest.raises(StateError):
             await store.take("a", [MINUTE], 10)
-        assert asked == 1
+        assert asked == 2
 
 
 async def test_it_need_not_be_there_at_the_start(tmp_path: Path) -> None:
@@ -332,6 +356,83 @@ async def test_slower_than_the_bound(redis: RedisServer, store: RedisStore) -> N
     assert any(f"no answer within {IMPATIENT_MS} ms" in str(answer) for answer in answers)
     redis.go_on()
     await eventually(store, "a", 90, 4990)
+
+
+async def test_while_it_is_known_not_to_answer_nobody_waits(redis: RedisServer, store: RedisStore) -> None:
+    redis.stall()
+    with pytest.raises(StateError, match=f"no answer within {IMPATIENT_MS} ms"):
+        await store.take("a", [MINUTE], 10)
+    began_at = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(StateError, match="no answer within"):
+            await store.take("a", [MINUTE], 10)
+    assert time.monotonic() - began_at < IMPATIENT_MS / 1000
+    redis.go_on()
+    await once_it_answers(store)
+    await eventually(store, "a", 100, 5000)
+
+
+async def test_connections_that_lead_nowhere_are_left(redis: RedisServer) -> None:
+    """As when a server's address goes to another, and what is sent to the first is lost."""
+    deaf: list[bool] = []  # a connection that was made before is
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_unix_connection(redis.url.removeprefix("unix://"))
+        before = not deaf
+        await asyncio.gather(pump(reader, there[1], lambda: not (before and deaf)), pump(there[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, opened(StateConfig(url=url, timeout_ms=IMPATIENT_MS, connections=1)) as store:
+        await once_it_answers(store)
+        deaf.append(True)
+        settling = asyncio.ensure_future(store.charge("a", [TOTAL], 1))
+        await asyncio.sleep(0)
+        answers = await asyncio.gather(*(store.take("a", [TOTAL], 1) for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(answer, StateError) for answer in answers)
+        with pytest.raises(StateError):  # nobody can say whether that was done
+            await within_limit(settling, "a StateError")
+        await once_it_answers(store)
+        await grant(store, "a", [TOTAL], 1)
+
+
+async def test_what_settles_is_patient(redis: RedisServer, store: RedisStore) -> None:
+    taken = await grant(store, "a", [MINUTE, TOTAL], 60)
+    assert await store.acquire("a", 1, "x", LEASE_S)
+    redis.stall()
+    settling = [
+        asyncio.ensure_future(settled)
+        for settled in (store.give_back(taken, 60), store.charge("a", [MINUTE], 30), store.release("a", "x"))
+    ]
+    with pytest.raises(StateError):
+        await store.take("a", [MINUTE], 1)
+    settling.append(asyncio.ensure_future(store.charge("a", [TOTAL], 500)))  # when it is known not to answer
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in settling)
+    redis.go_on()
+    await within_limit(asyncio.gather(*settling), "what was to be settled")
+    assert await remaining(store, "a", MINUTE, TOTAL) == [70, 4500]
+    assert await store.held("a") == 0
+
+
+async def test_also_where_nobody_listens_for_a_while(redis: RedisServer, store: RedisStore) -> None:
+    redis.kill()
+    charged = asyncio.ensure_future(store.charge("a", [MINUTE], 30))
+    await asyncio.sleep(0.05)
+    assert not charged.done()
+    redis.start()
+    await within_limit(charged, "a charge")
+    assert await remaining(store, "a", MINUTE) == [70]
+
+
+async def test_but_not_for_ever(redis: RedisServer) -> None:
+    store = RedisStore(redis.config(timeout_ms=IMPATIENT_MS), patience_s=0.1)
+    await store.start()
+    redis.stall()
+    with pytest.raises(StateError):
+        await within_limit(store.charge("a", [MINUTE], 30), "a StateError")
+    redis.go_on()
+    await store.stop()
 
 
 async def test_a_holder_who_asked_again_keeps_what_he_got_the_second_time(
@@ -453,6 +554,54 @@ async def test_an_error_of_the_server_quotes_no_key(redis: RedisServer, store: R
     await grant(store, "a", [MINUTE], 10)
 
 
+# A server that cannot be used, or not any more
+
+
+async def test_a_server_that_becomes_a_replica_is_left_for_the_new_master(tmp_path: Path, port: int) -> None:
+    """The address stays, and idle connections lead to the old one."""
+    with running(tmp_path / "a", "--port", str(port)) as old, running(tmp_path / "b") as new:
+        now_there = old
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there = await asyncio.open_unix_connection(now_there.url.removeprefix("unix://"))
+            await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, opened(StateConfig(url=url, timeout_ms=PATIENT_MS)) as store:
+            await asyncio.gather(*(grant(store, "a", [TOTAL], 1) for _ in range(5)))
+            now_there = new
+            old.admin.replicaof("127.0.0.1", "1")
+            with pytest.raises(StateError, match="ReadOnlyError: You can't write against a read only replica"):
+                await store.take("a", [TOTAL], 1)
+            await store.charge("a", [TOTAL], 7)
+            await asyncio.gather(*(grant(store, "a", [TOTAL], 1) for _ in range(5)))
+            assert await remaining(store, "a", TOTAL) == [4988]
+
+
+async def test_a_replica_at_the_start_is_told_and_used_once_it_is_a_master(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.admin.replicaof("127.0.0.1", "1")
+    async with opened(redis.config(timeout_ms=IMPATIENT_MS)) as store:
+        with pytest.raises(StateError, match=r"MasterDownError|ReadOnlyError"):
+            await store.held("a")
+        assert "the state store is unavailable" in caplog.text
+        redis.admin.replicaof("no", "one")
+        await once_it_answers(store)
+        await grant(store, "a", [MINUTE], 10)
+
+
+async def test_redis_cluster_is_refused(tmp_path: Path) -> None:
+    said = "the server is in cluster mode, which is not supported"
+    with running(tmp_path, "--cluster-enabled", "yes") as server:
+        for last_slot in (8191, 16383):  # when it has some of the slots, and all
+            server.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", last_slot - 8191, last_slot)
+            with pytest.raises(StateError, match=said):
+                async with opened(server.config(timeout_ms=PATIENT_MS)):
+                    pass
+
+
 # Passwords, databases, TLS
 
 
@@ -482,14 +631,6 @@ async def test_a_user_who_may_not_run_scripts(tmp_path: Path, secret: Callable[[
     with running(tmp_path, *ANNA, "-@scripting") as server, pytest.raises(StateError, match="NoPermissionError"):
         async with opened(server.config(timeout_ms=PATIENT_MS, username="anna", password=secret("Zanzibar"))):
             pass
-
-
-@pytest.fixture
-def port() -> int:
-    """One that is free, most likely still so in a moment."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 async def test_databases_of_one_server(tmp_path: Path, port: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import openai
@@ -10,10 +12,20 @@ from rigs import raw_upstream
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_client import connect, post
 from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, Held, RawUpstream, chunk
+from rigs.redis import RedisServer
 from rigs.waiting import within_limit
+
+from policies.stream_cap import StreamCap, StreamCapConfig
+from proxy.assembly import PolicyHost
+from proxy.errors import COMPLETE
+from proxy.metrics import Metrics
+from proxy.policy import PolicyStream
+from proxy.state_redis import RedisStore
+from proxy.testing import make_request
 
 CAP: dict[str, Any] = {"use": "stream_cap", "cap": 2, "per": "all"}
 ASK = post("/v1/chat/completions", b'{"model": "m", "stream": true, "messages": []}')
+ROUTED = {"a": "model", "b": "model", "c": "other"}
 STALLS = raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0]))
 
 
@@ -45,6 +57,19 @@ async def test_the_third_is_refused_until_one_has_ended(proxy: Penstock, upstrea
         held.release.set()
         await one.read_until(CHAT_EVENTS[-1])
         assert (await three.exchange(ASK)).status == 200
+
+
+async def test_an_upstream_has_its_slots_whatever_the_route(penstock: StartPenstock, upstream: RawUpstream) -> None:
+    routes = {name: {"path": f"/{name}", "upstream": upstreamed} for name, upstreamed in ROUTED.items()}
+    upstreams = {"other": {"url": upstream.url}}
+    proxy = penstock({"policy": [{**CAP, "per": "upstream", "cap": 1}], "routes": routes, "upstreams": upstreams})
+    upstream.script = STALLS
+    async with connect(proxy.address) as one, connect(proxy.address) as two, connect(proxy.address) as three:
+        statuses = []
+        for client, path in ((one, "a"), (two, "b"), (three, "c")):
+            await client.send(post(f"/{path}", b'{"stream":true}'))
+            statuses.append((await client.read_head()).start.split(" ")[1])
+    assert statuses == ["200", "429", "200"]
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -108,3 +133,38 @@ async def test_the_openai_client_raises_its_own_error(proxy: Penstock, upstream:
                 await sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=True)
     assert caught.value.code == "stream_cap"
     await upstream.idle()
+
+
+async def test_two_processes_and_one_real_line(redis: RedisServer) -> None:
+    """One client of a process is served at least about as often as each of those who crowd another."""
+    served = {"busy": 0, "quiet": 0}
+    active = most = 0
+
+    async def client(policy: StreamCap, name: str) -> None:
+        nonlocal active, most
+        while served["busy"] < 60:
+            stream = await policy.admit(make_request())
+            assert isinstance(stream, PolicyStream)
+            active += 1
+            most = max(most, active)
+            await asyncio.sleep(0.02)
+            active -= 1
+            stream.close(COMPLETE)
+            served[name] += 1
+
+    async with contextlib.AsyncExitStack() as stack:
+        policies = {}
+        for name in served:
+            store = RedisStore(redis.config(timeout_ms=1000))
+            await store.start()
+            stack.push_async_callback(store.stop)
+            host = PolicyHost("stream_cap", Metrics(), store)
+            stack.push_async_callback(host.drain, 5.0)
+            policies[name] = StreamCap(
+                StreamCapConfig(cap=2, per="all", queue_length=10, queue_wait_s=60.0, lease_s=30.0), host
+            )
+        clients = [client(policies["busy"], "busy") for _ in range(6)] + [client(policies["quiet"], "quiet")]
+        await within_limit(asyncio.gather(*clients), "so many turns")
+    assert most == 2
+    assert served["quiet"] >= 5
+    assert redis.admin.keys("*") == []  # no slot and no place is left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.dialects.arrays import read_data
 from proxy.dialects.generic import CharacterFramer
-from proxy.errors import UpstreamGarbage
-from proxy.framing import Framer, NDJSONFramer, SSEFramer, WholeFramer
+from proxy.errors import UpstreamGarbage, UpstreamTruncated
+from proxy.framing import Framer, JSONArrayFramer, NDJSONFramer, SSEFramer, WholeFramer
 
 ENOUGH = 1 << 20
 
@@ -90,6 +92,82 @@ def test_no_more_than_the_limit_is_held(
                 assert framer.pending <= limit
             assert (got, framer.finish()) == (frames, rest)
             assert fits
+        except UpstreamGarbage:
+            assert not fits
+            assert got == frames[: len(got)]
+
+
+ELEMENTS = st.recursive(
+    st.dictionaries(st.text(max_size=3), st.text(alphabet='"\\\\[]{},aé', max_size=6), max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+SPACE = st.sampled_from(["", "\n", "\r\n ", " "])
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> bytes:
+    """A JSON array with its whitespace anywhere."""
+    elements = draw(st.lists(ELEMENTS, max_size=5))
+    indent = draw(st.none() | st.just(2))
+    said = [draw(SPACE) + json.dumps(element, indent=indent, ensure_ascii=False) + draw(SPACE) for element in elements]
+    return (draw(SPACE) + "[" + ",".join(said) + draw(SPACE) + "]" + draw(SPACE)).encode()
+
+
+def feed_array(reads: list[bytes], limit: int = ENOUGH) -> tuple[list[bytes], bytes | None]:
+    """Frames, and what was left over, None where the array was cut."""
+    framer = JSONArrayFramer(limit)
+    frames = [frame for read in reads for frame in framer.feed(read)]
+    try:
+        return frames, framer.finish()
+    except UpstreamTruncated:
+        return frames, None
+
+
+@given(case=cut(arrays()))
+def test_each_element_is_a_frame_wherever_the_reads_are_cut(case: tuple[bytes, list[bytes]]) -> None:
+    body, reads = case
+    frames, rest = feed_array(reads)
+    assert (frames, rest) == feed_array([body]) == feed_array([body[i : i + 1] for i in range(len(body))])
+    assert rest is not None
+    assert b"".join(frames) + rest == body
+    assert [json.loads(read_data(frame)) for frame in frames[:-1]] == json.loads(body)
+
+
+@given(body=arrays(), place=st.integers(0, 1 << 16))
+def test_an_array_that_is_cut_is_noticed(body: bytes, place: int) -> None:
+    start = body.index(b"[") + 1
+    end = body.rindex(b"]")
+    assert feed_array([body[: start + place % (end - start + 1)]])[1] is None
+
+
+@given(
+    case=cut(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"\\", b",", b"a"]), max_size=20).map(b"".join))
+)
+def test_brackets_that_make_no_sense_do_no_harm(case: tuple[bytes, list[bytes]]) -> None:
+    """The same frames in any reads, and all bytes, or the body was cut."""
+    body, reads = case
+    frames, rest = feed_array(reads)
+    assert (frames, rest) == feed_array([body])
+    if rest is not None:
+        assert b"".join(frames) + rest == body
+
+
+@given(case=cut(arrays()), limit=st.integers(1, 20))
+def test_no_more_than_the_limit_is_held_of_an_array(case: tuple[bytes, list[bytes]], limit: int) -> None:
+    body, reads = case
+    frames, rest = feed_array([body])
+    fits = all(len(frame) <= limit for frame in [*frames, rest or b""])
+    for read_in in (reads, [body[i : i + 1] for i in range(len(body))]):
+        framer = JSONArrayFramer(limit)
+        got: list[bytes] = []
+        try:
+            for read in read_in:
+                got += framer.feed(read)
+                assert framer.pending <= limit
+            framer.finish()
+            assert fits
+            assert got == frames
         except UpstreamGarbage:
             assert not fits
             assert got == frames[: len(got)]

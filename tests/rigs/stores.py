@@ -457,3 +457,97 @@ async def a_cap_that_is_lowered_lets_nobody_in_until_enough_are_gone(world: Worl
     assert not await world.store.acquire("a", 2, "new", 60.0)
     await world.store.release("a", "y")
     assert await world.store.acquire("a", 2, "new", 60.0)
+
+
+# The line
+
+
+@_behaviour
+async def who_came_first_is_served_first(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    for holder in "xyz":
+        assert not await store.acquire("a", 1, holder, 60.0, keep_s=30.0)
+        await world.advance(1)
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "newcomer", 60.0)
+    for late in "zy":
+        assert not await store.acquire("a", 1, late, 60.0, waited_s=1.5 if late == "z" else 2.5, keep_s=30.0)
+    assert await store.acquire("a", 1, "x", 60.0, waited_s=3.5, keep_s=30.0)
+    await store.release("a", "x")
+    assert not await store.acquire("a", 1, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=2.5, keep_s=30.0)
+    await store.release("a", "y")
+    assert await store.acquire("a", 1, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    await store.release("a", "z")
+    assert await store.acquire("a", 1, "newcomer", 60.0)
+
+
+@_behaviour
+async def as_many_are_served_as_slots_are_free(world: World) -> None:
+    store = world.store
+    for holder in ("one", "two", "three"):
+        assert await store.acquire("a", 3, holder, 60.0)
+    for holder in "xyz":
+        assert not await store.acquire("a", 3, holder, 60.0, keep_s=30.0)
+        await world.advance(1)
+    await store.release("a", "one")
+    await store.release("a", "two")
+    assert not await store.acquire("a", 3, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 3, "y", 60.0, waited_s=2.5, keep_s=30.0)
+    assert not await store.acquire("a", 3, "z", 60.0, waited_s=1.5, keep_s=30.0)
+    assert await store.acquire("a", 3, "x", 60.0, waited_s=3.5, keep_s=30.0)
+
+
+@_behaviour
+async def who_has_waited_longer_goes_first_though_he_asks_later(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "x", 60.0, keep_s=30.0)
+    assert not await store.acquire("a", 1, "y", 60.0, waited_s=5.0, keep_s=30.0)
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "x", 60.0, keep_s=30.0)
+    assert await store.acquire("a", 1, "old", 60.0, waited_s=9.0)  # and has no place yet
+    await store.release("a", "old")
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=5.0)
+
+
+@_behaviour
+async def a_place_that_is_left_or_not_asked_for_in_time_is_free(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 600.0)
+    for holder in ("leaves", "dies", "stays"):
+        assert not await store.acquire("a", 1, holder, 60.0, keep_s=10.0)
+        await world.advance(1)
+    await world.advance(6)
+    assert not await store.acquire("a", 1, "leaves", 60.0, waited_s=9.0, keep_s=10.0)
+    assert not await store.acquire("a", 1, "stays", 60.0, waited_s=7.0, keep_s=10.0)
+    await store.release("a", "leaves")
+    await store.release("a", "holder")
+    assert not await store.acquire("a", 1, "stays", 60.0, waited_s=7.0, keep_s=10.0)
+    await world.advance(3)
+    assert await store.acquire("a", 1, "stays", 60.0, waited_s=10.0, keep_s=10.0)
+    await store.release("a", "stays")
+    assert await store.acquire("a", 1, "newcomer", 60.0)
+
+
+@_behaviour
+async def a_clock_that_is_set_back_keeps_no_place_for_the_dead(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "dead", 60.0, waited_s=20.0, keep_s=10.0)
+    await world.advance(-100_000)
+    assert not await store.acquire("a", 1, "x", 60.0, waited_s=10.0, keep_s=10.0)
+    await world.advance(11)
+    await store.release("a", "holder")
+    assert await store.acquire("a", 1, "y", 60.0, waited_s=21.0, keep_s=10.0)
+
+
+@_behaviour
+async def who_does_not_wait_has_no_place(world: World) -> None:
+    store = world.store
+    assert await store.acquire("a", 1, "holder", 60.0)
+    assert not await store.acquire("a", 1, "refused", 60.0)
+    await world.advance(1)
+    await store.release("a", "holder")
+    assert await store.acquire("a", 1, "newcomer", 60.0)

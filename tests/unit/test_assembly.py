@@ -207,9 +207,9 @@ def test_the_url_says_which_store_it_is() -> None:
 
 async def test_the_memory_store_is_bounded_as_configured() -> None:
     store = make_store(StateConfig(max_keys=1))
-    await store.charge("a", [Window(10, 60)], 1)
+    await store.charge("limit/a", [Window(10, 60)], 1)
     with pytest.raises(StateError):
-        await store.charge("b", [Window(10, 60)], 1)
+        await store.charge("limit/b", [Window(10, 60)], 1)
 
 
 # The host
@@ -269,12 +269,75 @@ async def test_work_that_takes_too_long_is_given_up() -> None:
     await cancelled.wait()
 
 
+async def test_what_spawned_work_spawns_is_waited_for_too() -> None:
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
+    done = asyncio.Event()
+
+    async def undo() -> None:
+        await asyncio.sleep(0)
+        done.set()
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        host.spawn(undo())
+
+    host.spawn(work())
+    await host.drain(5.0)
+    assert done.is_set()
+
+
+async def test_what_cancelled_work_spawns_is_not_left_behind() -> None:
+    host = PolicyHost("caps", Metrics(), MemoryStore(10))
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            host.spawn(asyncio.sleep(3600))
+
+    host.spawn(work())
+    await asyncio.sleep(0)
+    await host.drain(0.0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_all_policies_are_drained_in_the_same_time(notes: list[str]) -> None:
+    assembly = Assembly(configuration(entry("a"), entry("b"), entry("c")), Metrics())
+    await assembly.start()
+    for _, host in assembly._policies:
+        host.spawn(asyncio.sleep(3600))
+    began_at = asyncio.get_running_loop().time()
+    await assembly.stop(0.1)
+    assert asyncio.get_running_loop().time() - began_at < 0.25
+
+
+async def test_a_gauge_tells_what_is_when_it_is_asked() -> None:
+    metrics, waiting = Metrics(), ["one"]
+    for name in ("caps", "others"):
+        PolicyHost(name, metrics, MemoryStore(10)).gauge("waiting", "Who waits.", lambda: len(waiting))
+    waiting.append("two")
+    _, page = metrics.expose("text/plain")
+    assert 'penstock_policy_waiting{policy="caps"} 2.0' in page.decode()
+    assert 'penstock_policy_waiting{policy="others"} 2.0' in page.decode()
+    with pytest.raises(ValueError, match="lower-case"):
+        PolicyHost("caps", metrics, MemoryStore(10)).gauge("Waiting", "", lambda: 0)
+
+
+async def test_policies_share_the_memory_store_out() -> None:
+    store = make_store(StateConfig(max_keys=7), 3)
+    for policy in ("one", "other"):
+        for number in range(2):
+            await store.charge(f"{policy}/{number}", [Window(10, 60)], 1)
+        with pytest.raises(StateError):
+            await store.charge(f"{policy}/another", [Window(10, 60)], 1)
+
+
 def test_a_counter_belongs_to_its_policy() -> None:
     metrics = Metrics()
-    count = PolicyHost("caps", metrics, MemoryStore(10)).counter("refusals", "Refused.", ("reason",))
+    count = PolicyHost("caps", metrics, MemoryStore(10)).counter("denials", "Refused.", ("reason",))
     count(2, "full")
     _, page = metrics.expose("text/plain")
-    assert 'penstock_policy_refusals_total{policy="caps",reason="full"} 2.0' in page.decode()
+    assert 'penstock_policy_denials_total{policy="caps",reason="full"} 2.0' in page.decode()
 
 
 def test_an_exception_is_described_by_kind_and_place() -> None:

@@ -495,6 +495,92 @@ def test_a_state_may_not_be_slower_than_policies_can_wait_for(
         read(MINIMAL + text)
 
 
+RATE = '[[policy]]\nuse = "request_rate"\nwindows = [{ requests = 1, window_s = 1 }]\n'
+KEY = f'keys = [{{ id = "alice", sha256 = "{"0" * 64}" }}]\n'
+AUTH = f'[[policy]]\nuse = "auth"\n{KEY}'
+TENANT = AUTH.replace('"alice",', '"alice", tenant = "acme",')
+FRONT = '[[policy]]\nuse = "auth"\nidentity_header = "X-User"\n'
+NETWORK = '[server]\ntrusted_proxies = 1\ntrusted_from = ["10.0.0.0/8"]\n'
+UNIX = '[server]\ntrusted_proxies = 1\n[listeners.main]\naddress = "unix:/run/penstock.sock"\n'
+
+
+@pytest.mark.parametrize(
+    ("policies", "message"),
+    [
+        (RATE + 'per = "key"', "[policy[1] (request_rate)] per: needs to know the key, which nobody tells on route all"),
+        (AUTH + RATE + 'per = "tenant"', "needs to know the tenant, which nobody tells on route all: put `auth` with keys"),
+        (TENANT + RATE + 'per = "subject"', "needs to know the subject, which nobody tells on route all: put `auth` with an"),
+        (
+            RATE + 'per = "key"\n' + AUTH,
+            "[policy[1] (request_rate)] per: needs to know the key, which policy[2] (auth) tells only after it",
+        ),
+        (
+            '[[policy]]\nuse = "stream_cap"\ncap = 1\nper = "key"\n' + AUTH.replace('"auth"', '"auth"\nname = "doors"'),
+            "[policy[1] (stream_cap)] per: needs to know the key, which policy[2] (doors) tells only after it",
+        ),
+        (FRONT, "[policy[1] (auth)] identity_header: is never believed while `trusted_proxies` of [server] is 0"),
+    ],
+)  # fmt: skip
+def test_what_a_policy_needs_to_know_somebody_before_it_must_tell(
+    problems: Callable[[str], list[str]], policies: str, message: str
+) -> None:
+    (told,) = problems(MINIMAL + policies)
+    assert message in told
+
+
+def test_it_must_be_told_on_every_route(problems: Callable[[str], list[str]]) -> None:
+    other = '[routes.other]\npath = "/other"\nupstream = "model"\n'
+    third = other.replace("other", "third")
+    (told,) = problems(MINIMAL + other + third + AUTH.replace(KEY, f'routes = ["all"]\n{KEY}') + RATE + 'per = "key"')
+    assert "nobody tells on route other: " in told
+
+
+@pytest.mark.parametrize(
+    "policies", [AUTH + RATE + 'per = "key"', TENANT + RATE + 'per = "tenant"', RATE + 'per = "client"']
+)
+def test_what_is_told_can_be_counted_by(read: Callable[[str], Config], policies: str) -> None:
+    read(MINIMAL + policies)
+
+
+def test_a_front_must_be_known_to_be_believed(
+    read: Callable[[str], Config], problems: Callable[[str], list[str]]
+) -> None:
+    policies = FRONT + RATE + 'per = "subject"'
+    (told,) = problems(MINIMAL + "[server]\ntrusted_proxies = 1\n" + policies)
+    assert "identity_header: would be believed of anyone who sends an X-Forwarded-For: name" in told
+    rest = MINIMAL.partition("[upstreams")[2]
+    (told,) = problems(UNIX + '[listeners.second]\naddress = "127.0.0.1:0"\n[upstreams' + rest + policies)
+    assert "identity_header: would be believed of anyone" in told
+    read(MINIMAL + NETWORK + policies)
+    read(UNIX + "[upstreams" + rest + policies)
+
+
+def test_what_may_come_of_another_mistake_is_not_told(problems: Callable[[str], list[str]]) -> None:
+    (told,) = problems(MINIMAL + AUTH.replace("0" * 64, "x") + RATE + 'per = "key"')
+    assert "sha256" in told
+    (told,) = problems(MINIMAL + NETWORK.replace("= 1", '= "1"') + FRONT)
+    assert "trusted_proxies: must be a whole number" in told
+
+
+def test_networks_of_fronts_without_fronts(problems: Callable[[str], list[str]]) -> None:
+    (told,) = problems(MINIMAL + '[server]\ntrusted_from = ["10.0.0.0/8"]')
+    assert told.startswith("[server] has `trusted_from`, but `trusted_proxies = 0`")
+
+
+def test_watched_files(read: Callable[[str], Config], tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(KEY)
+    config = read(MINIMAL + f'[[policy]]\nuse = "auth"\nkeys_file = "{path}"\n')
+    (file,) = config.watched
+    assert (file.path, file.text) == (str(path), KEY)
+    path.write_text("keys = [")
+    (again,) = parse(config.file, config.data, {file.path: file.text}).watched
+    assert again.value == file.value
+    with pytest.raises(ConfigError):
+        parse(config.file, config.data)
+    assert read(MINIMAL).watched == ()
+
+
 def test_all_mistakes_at_once_each_with_the_file(read: Callable[[str], Config], tmp_path: Path) -> None:
     text = """
         [listners.main]

@@ -126,8 +126,50 @@ def test_the_example_is_a_configuration() -> None:
 
 def test_the_policies_that_are_commented_out_stand_where_they_could(tmp_path: Path) -> None:
     path = tmp_path / "whole.toml"
-    path.write_text(_example())
+    entry = f'{{ id = "alice", sha256 = "{"0" * 64}" }}'  # without any key nobody would get in
+    path.write_text(_example().replace("keys = []", f"keys = [{entry}]"))
     assert load(path).policies
+
+
+README_TOML = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+ROUTE = """\
+[listeners.main]
+address = "127.0.0.1:0"
+[upstreams.vllm]
+url = "http://127.0.0.1:8000"
+[routes.all]
+upstream = "vllm"
+"""
+
+
+@pytest.mark.parametrize("text", README_TOML, ids=lambda text: text.splitlines()[1])
+def test_every_configuration_in_the_readme_works_as_pasted(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that only show policies, below a route."""
+    monkeypatch.setenv("VLLM_API_KEY", "sk-1")
+    monkeypatch.setenv("PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
+    path = tmp_path / "penstock.toml"
+    tables = tomllib.loads(text)
+    path.write_text(text if "routes" in tables else ROUTE + text)
+    assert len(load(path).chain("all")) == len(tables["policy"])
+
+
+def test_the_readme_shows_how_to_limit() -> None:
+    used = [table["use"] for text in README_TOML for table in tomllib.loads(text)["policy"]]
+    assert {"auth", "request_rate", "stream_cap", "token_limit"} <= set(used)
+
+
+def test_the_readme_has_every_policy() -> None:
+    registry = Registry.scan()
+    listed = re.findall(r"^\| `([a-z_]+)` \| ([A-Z]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    for name, stage in listed:
+        policy = registry.load(name)
+        assert not isinstance(policy, Unusable)
+        assert policy.stage.name == stage
+    assert {name for name, _ in listed} == {
+        name.removeprefix("policy ") for name in NAMES if name.startswith("policy ")
+    }
 
 
 def _test_file(source: Path) -> Path:

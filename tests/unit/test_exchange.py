@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from rigs.doubles import Client, Hooks, Reading, Shout, StreamLimits
 
+from proxy.dialects import choose
 from proxy.errors import COMPLETE, Outcome, OutcomeKind, RequestError, UpstreamError
 from proxy.exchange import Exchange, Place, Route
 from proxy.messages import Reply, Request
@@ -341,6 +342,19 @@ async def test_a_body_that_cannot_be_let_in(given: tuple[Request, Body], details
     assert await scene.start() == Outcome.of(details, "parser")
     assert scene.error_code() == details
     assert (stream.told, scene.model.asked) == (["close"], [])
+
+
+@pytest.mark.parametrize("needs_body", [False, True])
+async def test_a_call_that_cannot_be_read_is_refused_where_somebody_has_to_read_it(needs_body: bool) -> None:
+    request, _ = with_body('{"model": "m"}'.encode("utf-16"))
+    request.dialect = choose("openai-chat", "/")
+    scene = Scene(place(Hooks(), needs_body=needs_body), request=request)
+    if needs_body:
+        async with asyncio.timeout(5):
+            assert await scene.start() == Outcome.of("malformed_body", "parser")
+        assert json.loads(scene.client.body)["error"]["type"] == "invalid_request_error"
+    else:
+        await scene.asking()
 
 
 async def test_codings_in_two_fields_are_two_codings() -> None:

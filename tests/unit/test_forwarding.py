@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from proxy.forwarding import (
     proxy_status,
     replace_credential,
     request_id,
+    trusted_hops,
     upstream_headers,
 )
 from proxy.messages import Headers
@@ -67,19 +69,49 @@ def test_any_other_is_replaced_by_a_new_one(given: str | None) -> None:
         # IPv6, in brackets too, always in one spelling
         (1, ["2001:db8::1"], "2001:db8::1"),
         (1, ["[2001:DB8:0:0::1]"], "2001:db8::1"),
+        # with a port, as some fronts append it
+        (1, ["203.0.113.9:4711"], "203.0.113.9"),
+        (1, ["6.6.6.6, [2001:db8::1]:4711"], "2001:db8::1"),
         # no address
         (1, [""], "peer"),
         (1, ["unknown"], "peer"),
         (1, ["_hidden"], "peer"),
         (1, ["203.0.113.9, "], "peer"),
         (1, ["300.0.0.1"], "peer"),
-        (1, ["203.0.113.9:4711"], "peer"),
+        (1, ["203.0.113.9:4711:1"], "peer"),
+        (1, ["203.0.113.9:"], "peer"),
+        (1, ["[203.0.113.9"], "peer"),
+        (1, ["[]"], "peer"),
+        (1, ["[2001:db8::1]:x"], "peer"),
         (1, ["203.0.113.9\r\nX: y"], "peer"),
     ],
 )
 def test_client_address(trusted: int, fields: list[str], client: str) -> None:
     headers = Headers([("X-Forwarded-For", field) for field in fields])
     assert client_address(headers, "peer", trusted) == client
+
+
+NETWORKS = [ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"), ip_network("fd00::/8")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "believed"),
+    [
+        ("10.1.2.3", True),
+        ("192.0.2.7", True),
+        ("::ffff:10.1.2.3", True),  # on a listener for both
+        ("fd00::1", True),
+        ("", True),  # a Unix socket
+        ("192.0.2.8", False),
+        ("::ffff:192.0.2.8", False),
+        ("2001:db8::1", False),
+        ("nobody", False),
+    ],
+)
+def test_only_fronts_are_believed(peer: str, believed: bool) -> None:
+    assert trusted_hops(peer, 2, NETWORKS) == (2 if believed else 0)
+    assert trusted_hops(peer, 2, ()) == 2, "where none is named, all who connect are taken for one"
+    assert trusted_hops(peer, 0, NETWORKS) == 0
 
 
 # Upstream

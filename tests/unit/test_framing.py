@@ -7,8 +7,18 @@ from multidict import CIMultiDict
 
 from proxy.dialects import choose
 from proxy.dialects.base import EVERY_CHANNEL, Call, Channel, Kind
-from proxy.errors import UpstreamGarbage
-from proxy.framing import Event, Framer, Framing, NDJSONFramer, OpaqueFramer, SSEFramer, WholeFramer, framer_for
+from proxy.errors import UpstreamGarbage, UpstreamTruncated
+from proxy.framing import (
+    Event,
+    Framer,
+    Framing,
+    JSONArrayFramer,
+    NDJSONFramer,
+    OpaqueFramer,
+    SSEFramer,
+    WholeFramer,
+    framer_for,
+)
 from proxy.messages import ResponseHead
 
 LIMIT = 64
@@ -82,6 +92,47 @@ def test_ndjson(frames: list[bytes], rest: bytes) -> None:
         assert feed(NDJSONFramer(LIMIT), body[:cut], body[cut:]) == (frames, rest)
 
 
+ARRAY_CASES: dict[str, tuple[list[bytes], bytes]] = {
+    "as Gemini spells it": ([b'[{\n "a": 1}', b"\n,\r\n{}", b"\n]"], b"\n"),
+    "compact": ([b"[{}", b",{}", b"]"], b""),
+    "empty": ([b" [ ]"], b""),
+    "nested": ([b'[{"a":[{"b":{}}]}', b",[[]]", b"]"], b""),
+    "brackets in strings": ([b'[{"a":"]}["}', b',{"}":"{"}', b"]"], b""),
+    "escapes": ([rb'[{"a":"\""}', rb',{"a":"\\"}', rb',{"a":"\\\"]}"}', b"]"], b""),
+    "elements without brackets": ([b'[1, "a]", {}', b", null]"], b""),
+    "no array": ([b'{"a":[{}]}'], b"\n"),
+    "neither": ([], b"null"),
+    "nothing": ([], b""),
+    "brackets that do not match": ([b"[{]", b"}"], b""),
+    "brackets that were not opened": ([], b"]}"),
+    "more after the end": ([b"[{}", b"]"], b" true"),
+}
+
+
+@pytest.mark.parametrize(("frames", "rest"), ARRAY_CASES.values(), ids=ARRAY_CASES)
+def test_json_array(frames: list[bytes], rest: bytes) -> None:
+    body = b"".join(frames) + rest
+    assert feed(JSONArrayFramer(LIMIT), body) == (frames, rest)
+    assert feed(JSONArrayFramer(LIMIT), *byte_by_byte(body)) == (frames, rest)
+    for cut in range(len(body)):
+        assert feed(JSONArrayFramer(LIMIT), body[:cut], b"", body[cut:]) == (frames, rest)
+
+
+def test_an_element_is_not_kept_waiting() -> None:
+    """It is there with its last bracket, whatever may come behind it."""
+    framer = JSONArrayFramer(LIMIT)
+    assert framer.feed(b'[{"a":1}') == [b'[{"a":1}']
+    assert framer.pending == 0
+
+
+@pytest.mark.parametrize("body", [b"[", b"[{}", b"[{},", b'[{"a":"]', b"[{}, {}\n", b'{"a":', b"[{]"])
+def test_an_array_that_is_not_closed_was_cut(body: bytes) -> None:
+    framer = JSONArrayFramer(LIMIT)
+    framer.feed(body)
+    with pytest.raises(UpstreamTruncated):
+        framer.finish()
+
+
 def test_a_whole_body_is_complete_at_its_end() -> None:
     framer = WholeFramer(LIMIT)
     assert feed(framer, b'{"a"', b"", b":1}") == ([], b'{"a":1}')
@@ -95,7 +146,7 @@ def test_each_opaque_read_is_a_frame() -> None:
 # Bounds
 
 
-@pytest.mark.parametrize("framing", [Framing.SSE, Framing.NDJSON, Framing.JSON])
+@pytest.mark.parametrize("framing", [Framing.SSE, Framing.NDJSON, Framing.JSON_ARRAY, Framing.JSON])
 @pytest.mark.parametrize("size", [1, 7, LIMIT + 10])
 def test_an_event_over_the_limit_is_an_error_as_soon_as_that_is_known(framing: Framing, size: int) -> None:
     framer = framer_for(framing, LIMIT)
@@ -119,6 +170,25 @@ def test_the_limit_counts_the_delimiter_and_is_exact(framing: Framing, end: byte
             feed(framer_for(framing, LIMIT), *reads)
 
 
+def test_the_limit_counts_what_stands_before_an_element() -> None:
+    fits = b"[{%s}" % (b" " * (LIMIT - 3))
+    assert JSONArrayFramer(LIMIT).feed(fits) == [fits]
+    for reads in ([b" " + fits], byte_by_byte(b" " + fits)):
+        framer = JSONArrayFramer(LIMIT)
+        with pytest.raises(UpstreamGarbage):
+            feed(framer, *reads)
+        with pytest.raises(UpstreamGarbage):
+            framer.finish()
+
+
+def test_elements_before_one_that_is_too_large_are_given() -> None:
+    body = b"[{},{}," + b"x" * LIMIT + b"{}]"
+    framer = JSONArrayFramer(LIMIT)
+    assert framer.feed(body) == [b"[{}", b",{}"]
+    with pytest.raises(UpstreamGarbage):
+        framer.feed(b"")
+
+
 def test_a_whole_body_may_be_as_long_as_the_limit() -> None:
     body = b"x" * LIMIT
     assert feed(WholeFramer(LIMIT), *byte_by_byte(body)) == ([], body)
@@ -129,13 +199,15 @@ def test_events_are_not_over_the_limit_because_a_read_is() -> None:
     assert SSEFramer(LIMIT).feed(b"".join(events)) == events
     lines = [b"%d\n" % n for n in range(100)]
     assert NDJSONFramer(LIMIT).feed(b"".join(lines)) == lines
+    elements = [b"[{}", *[b",{}"] * 100, b"]"]
+    assert JSONArrayFramer(LIMIT).feed(b"".join(elements)) == elements
 
 
 def test_opaque_reads_have_no_limit() -> None:
     assert framer_for(Framing.OPAQUE, 1).feed(b"abc") == [b"abc"]
 
 
-@pytest.mark.parametrize("framing", [Framing.SSE, Framing.NDJSON, Framing.JSON])
+@pytest.mark.parametrize("framing", [Framing.SSE, Framing.NDJSON, Framing.JSON_ARRAY, Framing.JSON])
 def test_what_waits_is_known(framing: Framing) -> None:
     framer = framer_for(framing, LIMIT)
     for waiting in range(20):
@@ -155,7 +227,11 @@ def test_a_frame_that_came_in_pieces_leaves_nothing_behind(end: bytes) -> None:
 
 
 def test_only_streams_are_delivered_in_events() -> None:
-    assert [framing for framing in Framing if framing.streaming] == [Framing.SSE, Framing.NDJSON]
+    assert [framing for framing in Framing if framing.streaming] == [
+        Framing.SSE,
+        Framing.NDJSON,
+        Framing.JSON_ARRAY,
+    ]
 
 
 # Events

@@ -18,6 +18,7 @@ def request(who: Identity = EVERYTHING, route: str = "chat") -> Request:
     made = make_request()
     made.identity = who
     made.route = route
+    made.upstream = "vllm"
     return made
 
 
@@ -31,6 +32,7 @@ def request(who: Identity = EVERYTHING, route: str = "chat") -> Request:
         ("client", "client:192.0.2.7"),
         ("model", "model:test"),
         ("route", "route:chat"),
+        ("upstream", "upstream:vllm"),
         ("all", "all"),
     ],
 )
@@ -39,8 +41,8 @@ def test_each_kind_has_a_name_of_its_own(per: Per, name: str) -> None:
 
 
 def test_these_are_all_kinds() -> None:
-    names = [identity.of(per, request()) for per in get_args(Per) if per != "identity"]
-    assert len(set(names)) == len(names) == 7
+    names = [identity.of(per, request()) for per in get_args(get_args(Per)[0]) if per != "identity"]
+    assert len(set(names)) == len(names) == 8
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,26 @@ def test_where_unread_bytes_could_be_added_to(
     body = Unread(framing, Headers(headers))
     body.last_read = last_read
     assert body.between_events is expected
+
+
+def gemini(*parts: bytes, media_type: str) -> Intake:
+    head = ResponseHead(200, Headers({"Content-Type": media_type}))
+    body = Intake(choose("gemini", "/").open(head, Call(stream=True)), head.headers, event_bytes=1000, reply_bytes=1000)
+    for part in parts:
+        body.feed(part)
+    return body
+
+
+def test_the_end_of_a_part_is_not_the_end_of_an_answer() -> None:
+    call = b'data: {"candidates":[{"content":{"parts":[{"functionCall":{"args":{"a":"b"}}}]}%s}]}\n\n'
+    assert gemini(call % b',"finishReason":"STOP"', media_type=SSE).finish(ends_with_connection=True) == []
+    with pytest.raises(UpstreamTruncated):
+        gemini(call % b"", media_type=SSE).finish(ends_with_connection=True)
+
+
+@pytest.mark.parametrize("ends_with_connection", [False, True])
+def test_an_array_shows_itself_whether_it_is_complete(ends_with_connection: bool) -> None:
+    closed = gemini(b"[{}", b",{}", b"]\n", media_type=JSON).finish(ends_with_connection=ends_with_connection)
+    assert [event.raw for event in closed] == [b"\n"]
+    with pytest.raises(UpstreamTruncated):
+        gemini(b"[{}", b",{}", media_type=JSON).finish(ends_with_connection=ends_with_connection)

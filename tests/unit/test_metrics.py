@@ -89,6 +89,22 @@ def test_each_outcome_is_counted_on_its_own(outcome: OutcomeKind) -> None:
     assert counted == {("penstock_exchanges_total", frozenset(labels.items())): 1}
 
 
+def test_it_is_counted_which_policy_refused_or_stopped() -> None:
+    metrics = Metrics()
+    for policy in ("caps", "budget"):
+        metrics.expect_refusals(policy)
+    for outcome in OutcomeKind:
+        for source in ("caps", "parser", ""):
+            record = replace(DONE, outcome=outcome, source=source)
+            metrics.exchange_started(record.route)
+            metrics.exchange_done(record)
+    counted = {labels: count for (name, labels), count in samples(metrics).items() if "policy_refusals_total" in name}
+    assert counted == {
+        frozenset({("policy", "caps"), ("outcome", "refused")}): 1,
+        frozenset({("policy", "caps"), ("outcome", "stopped")}): 1,
+    }
+
+
 @pytest.mark.parametrize(("status", "status_class"), [(204, "2xx"), (499, "4xx"), (502, "5xx"), (0, "none")])
 def test_statuses_are_counted_by_class(status: int, status_class: str) -> None:
     labels = {**PLACE, "outcome": "complete", "status_class": status_class}

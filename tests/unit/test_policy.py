@@ -6,6 +6,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from proxy import identity
 from proxy.dialects.base import Call
 from proxy.dialects.generic import Generic
 from proxy.errors import COMPLETE
@@ -79,6 +80,7 @@ def test_a_config_has_defaults_and_is_frozen() -> None:
     config = BrakeConfig()
     assert (config.seconds, config.words) == (1.0, ())
     assert config.state_answers_within_s == math.inf
+    assert (config.needs, list(config.tells), list(config.watched)) == ({}, [], [])
     with pytest.raises(ValidationError, match="frozen"):
         config.seconds = 2.0
 
@@ -87,6 +89,20 @@ def test_a_config_has_defaults_and_is_frozen() -> None:
 def test_a_config_is_strict(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         BrakeConfig.model_validate(given)
+
+
+class LimitConfig(PolicyConfig):
+    per: identity.Per = "identity"
+
+
+@pytest.mark.parametrize("per", ["key", "tenant", "subject"])
+def test_a_limit_needs_to_know_what_it_counts_by(per: identity.Per) -> None:
+    assert LimitConfig(per=per).needs == {"per": per}
+
+
+@pytest.mark.parametrize("per", ["identity", "client", "model", "route", "upstream", "all"])
+def test_some_things_are_always_known(per: identity.Per) -> None:
+    assert LimitConfig(per=per).needs == {}
 
 
 # What is not overridden does nothing

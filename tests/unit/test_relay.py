@@ -1366,6 +1366,12 @@ def test_first_content_is_the_first_delta_that_is_delivered() -> None:
     assert scene.relay.first_content_at == 1002.0
 
 
+def test_first_content_is_not_what_stands_beside_the_reply() -> None:
+    beside = b'data: {"choices":[],"prompt_filter_results":["safe"]}\n\n'
+    scene = Scene(link(Hooks()), dialect=OpenAIChat()).begin(beside)
+    assert scene.relay.first_content_at is None
+
+
 def test_first_content_does_not_count_while_it_is_held_back() -> None:
     scene = Scene(link(Hooks(events=in_turn([], sse_events(A))))).begin(A)
     assert scene.relay.first_content_at is None

@@ -28,6 +28,16 @@ def test_a_refusal_is_worded_by_the_dialect_and_says_why_to_machines() -> None:
     assert head.headers["X-Request-Id"] == request.id
 
 
+def test_who_cannot_be_served_just_now_is_told_when_to_come_again() -> None:
+    for details in ("state_unavailable", "draining"):
+        head, _ = local_reply(Reply(details=details), make_request())
+        assert (head.status, head.headers["Retry-After"]) == (503, "1")
+    head, _ = local_reply(Reply(details="state_unavailable", headers={"Retry-After": "7"}), make_request())
+    assert head.headers["Retry-After"] == "7"
+    for other in (Reply(details="request_rate"), Reply(503, details="mine")):
+        assert "Retry-After" not in local_reply(other, make_request())[0].headers
+
+
 def test_a_policy_may_say_all_of_it_itself() -> None:
     reply = Reply(
         429, details="mine", headers={"Content-Type": "text/plain", "Cache-Control": "private"}, body=b"slow down"

@@ -20,7 +20,7 @@ from proxy.state_redis import RedisStore
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[RedisStore]:
     """Nobody has ever listened where it looks for a server."""
-    store = RedisStore(StateConfig(url=f"unix://{tmp_path}/redis.sock"))
+    store = RedisStore(StateConfig(url=f"unix://{tmp_path}/redis.sock"), patience_s=0.05)
     await store.start()
     yield store
     await store.stop()

@@ -27,4 +27,4 @@ def test_the_windows_are_the_library_s(name: str) -> None:
 
 
 def test_no_two_scripts_are_the_same() -> None:
-    assert len({script.name for script in SCRIPTS.values()}) == len(SCRIPTS) == 8
+    assert len({script.name for script in SCRIPTS.values()}) == len(SCRIPTS) == 9

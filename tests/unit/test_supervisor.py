@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -57,10 +58,12 @@ class Staff:
 
     def __init__(self) -> None:
         self.hired: list[FakeWorker] = []
+        self.configs: list[Config] = []
         self.another = asyncio.Event()
 
     async def start(self, assignment: Assignment, config: Config) -> FakeWorker:
         self.hired.append(FakeWorker(assignment))
+        self.configs.append(config)
         self.another.set()
         return self.hired[-1]
 
@@ -152,6 +155,31 @@ async def running(staff: Staff, caplog: pytest.LogCaptureFixture) -> AsyncIterat
     yield made
     made.done.cancel()
     await asyncio.wait((made.done,))
+
+
+async def test_it_keeps_what_a_watched_file_held_for_the_workers_to_come(
+    staff: Staff, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor, "LOOK_EVERY_S", 0.001)
+    path = tmp_path / "keys.toml"
+    path.write_text("keys = []")
+    policy = f'[[policy]]\nuse = "auth"\nkeys_file = "{path}"\n'
+    running = Running(staff, caplog, CONFIG + policy.encode())
+    await staff.reach(2)
+    config = staff.configs[0]
+    (file,) = config.watched
+    assert supervisor.first_message(config).last_right == {str(path): "keys = []"}
+    for text, last_right in (("keys = [ ]", "keys = [ ]"), ("keys = [", "keys = [ ]"), ("keys = [  ]", "keys = [  ]")):
+        path.write_text(text)
+        async with asyncio.timeout(20):
+            while file.text != last_right:
+                await asyncio.sleep(0)
+    assert supervisor.first_message(config).last_right == {str(path): "keys = [  ]"}
+    async with asyncio.timeout(20):
+        while len(running.lines("file_changed")) < 2:
+            await asyncio.sleep(0)
+    running.done.cancel()
+    await asyncio.wait((running.done,))
 
 
 def interrupt() -> None:

@@ -38,6 +38,24 @@ def test_a_delta_is_a_token() -> None:
     assert tally.add([(TEXT, " wonderful world"), (Channel(1, Kind.REASONING, 0), "Hm")]) == 3
 
 
+def test_a_delta_that_is_longer_than_a_token_is_counted_by_its_size() -> None:
+    assert counter("deltas").tally().add([(TEXT, "x" * 64)]) == 1
+    assert counter("deltas").tally().add([(TEXT, "x" * 65)]) == 17
+    assert counter("deltas").tally().add([(TEXT, "日" * 22)]) == 17
+    assert counter("deltas").tally().add([(TEXT, "\ud83d" * 65)]) == 17
+    assert counter("deltas").tally().add([(TEXT, "x" * 8000)]) == 2000
+
+
+def test_of_a_document_of_unknown_shape_only_one_short_text_can_be_the_models() -> None:
+    tally = counter("deltas").tally()
+    document = [(Channel(0, Kind.TEXT, pointer), "x") for pointer in ("/type", "/model", "/message/content")]
+    assert tally.add(document) == 1
+    assert tally.add([*document, (Channel(0, Kind.TEXT, "/data"), "x" * 100)]) == 1 + 1 + 25
+    assert (
+        tally.add([(Channel(0, Kind.TEXT, ""), "text"), (Channel(0, Kind.TOOL_ARGUMENTS, "function_call"), "{")]) == 29
+    )
+
+
 @pytest.mark.parametrize("tokenizer", ["deltas", *EXACT])
 def test_what_is_repeated_is_not_counted_again(tokenizer: Tokenizer) -> None:
     tally = counter(tokenizer).tally()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from proxy.values import (
     CAFile,
     Count,
     HostName,
+    IPNetwork,
     Name,
     OptionalAddress,
     PathPrefix,
@@ -49,6 +51,10 @@ RIGHT: list[tuple[Any, object, object]] = [
     (StateUrl, "redis://127.0.0.1", "redis://127.0.0.1"),
     (StateUrl, "REDISS://[::1]:6379/15/", "rediss://[::1]:6379/15"),
     (StateUrl, "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    (IPNetwork, "10.0.0.0/8", ip_network("10.0.0.0/8")),
+    (IPNetwork, "192.0.2.7", ip_network("192.0.2.7/32")),
+    (IPNetwork, "fd00::1", ip_network("fd00::1/128")),
+    (IPNetwork, ip_network("fd00::/8"), ip_network("fd00::/8")),
     (Seconds, 1, 1.0),
     (Seconds, 0.5, 0.5),
     (SecondsOrZero, 0, 0.0),
@@ -70,6 +76,9 @@ HOST = "must be a host name or an IP address (IPv6 in brackets); patterns are no
 HOST_SPELT = "must be written in lower case, without port and final dot"
 URL_HOST = "has no valid host and port"
 STATE_URL = 'must be "memory://", "redis://host:port/database" ("rediss://" with TLS) or "unix:///path/of/redis.sock"'
+
+NO_NETWORK = 'must be an IP address or a network such as "10.0.0.0/8" or "fd00::/8"'
+NOT_NORMAL = "must be written in its normal form, with no bits set below the network's"
 
 WRONG: list[tuple[Any, object, str, str]] = [
     (Address, 8080, 'must be text such as "127.0.0.1:8080"', ""),
@@ -140,6 +149,11 @@ WRONG: list[tuple[Any, object, str, str]] = [
     (Url, "http://[::1", "is not a valid URL", ""),
     (Url, "http://h:80/a/../b/", SPELT, "http://h:80/b"),
     (Url, "http://h/a%2fb", PATH, ""),
+    (IPNetwork, "10.0.0.0/33", NO_NETWORK, ""),
+    (IPNetwork, "front.example.com", NO_NETWORK, ""),
+    (IPNetwork, 7, NO_NETWORK, ""),
+    (IPNetwork, "10.1.2.3/8", NOT_NORMAL, "10.0.0.0/8"),
+    (IPNetwork, "FD00::/8", NOT_NORMAL, "fd00::/8"),
     (CAFile, "ca.pem", "must be an absolute path", ""),
     (CAFile, "/nonexistent/ca.pem", "cannot be read: no such file or directory", ""),
     (Name, "", "must be 1 to 64 letters, digits, dots, hyphens or underscores, a letter or digit first", ""),

@@ -12,7 +12,8 @@ from proxy.worker import Channel, Drain, Draining, End, Message, Ping, Pong, Rea
 
 TOLD = Told([Family("n", "A number.", "counter", "", [("n_total", {"route": "all"}, float("inf"))])])
 MESSAGES: list[Message] = [
-    Serve("penstock.toml", b"\x00\xff"), Ping(), Tell(), Drain(), End(), Ready(), Pong(), Draining(), TOLD,
+    Serve("penstock.toml", b"\x00\xff", {"/keys.toml": "keys = []"}),
+    Ping(), Tell(), Drain(), End(), Ready(), Pong(), Draining(), TOLD,
 ]  # fmt: skip
 
 

@@ -7,7 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.dialects.documents import MAX_DEPTH, decode, decode_editable, encode, pointer, string_slots
+from proxy.dialects.documents import (
+    MAX_DEPTH,
+    decode,
+    decode_editable,
+    encode,
+    is_binary,
+    is_blank,
+    is_word,
+    only,
+    pointer,
+    string_slots,
+    texts_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +120,47 @@ def test_texts_that_nest_too_deeply_are_refused() -> None:
 def test_pointer() -> None:
     assert pointer(()) == ""
     assert pointer(("a/b", 0, "m~n", "")) == "/a~1b/0/m~0n/"
+
+
+@pytest.mark.parametrize(
+    ("key", "word"), [("type", True), ("call_id", True), ("responseId", True), ("text", False), (0, False)]
+)
+def test_words_of_an_api(key: object, word: bool) -> None:
+    assert is_word(key) is word
+
+
+@pytest.mark.parametrize(
+    ("text", "binary"),
+    [
+        ("data:image/png;base64,AAAA", True), ("A" * 512, True), ("+/_-" * 200 + "==", True), ("A" * 511, False),
+        ("A" * 512 + " b", False), ("A" * 600 + "\n", False), ("ann@example.com " * 100, False), ("data: x", False),
+    ],
+)  # fmt: skip
+def test_data_in_base64(text: str, binary: bool) -> None:
+    assert is_binary(text) is binary
+
+
+def test_the_texts_of_slots() -> None:
+    assert texts_of(string_slots([{"a": ["b", ""], "c": "d"}], 0)) == ["b", "d"]
+    deep: Any = "x"
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    assert texts_of(string_slots([["y", deep]], 0)) == []
+
+
+def test_only_what_leads_to_a_text() -> None:
+    """Lists keep one item of theirs, so numbers of items have to stand in them."""
+    document = {"a": [{"x": 1}, {"index": 1, "type": "t", "x": 1, "b": "text"}], "index": 0, "x": 1}
+    assert only(document, ("a", 1, "b")) == {"index": 0, "a": [{"index": 1, "type": "t", "b": "text"}]}
+    assert only(document, ("a", 1, "b"), ("x",)) == {"x": 1, "a": [{"x": 1, "b": "text"}]}
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, [None, {"a": ""}], {"index": 7, "a": [{"index": 1}]}])
+def test_what_is_blank(value: Any) -> None:
+    assert is_blank(value)
+
+
+@pytest.mark.parametrize("value", [False, 0, "a", [0], {"a": {"b": False}}])
+def test_what_is_not_blank(value: Any) -> None:
+    assert not is_blank(value)
+    assert is_blank({"aside": value}, ("aside",))

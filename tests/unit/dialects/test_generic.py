@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from proxy.dialects import choose
 from proxy.dialects.base import EVERY_CHANNEL, Call, Channel, DialectStream, Kind, Usage
 from proxy.dialects.generic import WHOLE_TEXT, CharacterFramer, Generic
 from proxy.errors import Problem
@@ -306,3 +307,35 @@ def test_a_chat_reply_is_read_without_knowing_its_dialect(open_stream: Open, pla
     found = join(play(open_stream("generic"), "llama_cpp/chat.sse"))
     known = join(play(open_stream("openai-chat"), "llama_cpp/chat.sse"))
     assert found[at("/choices/0/delta/content")] == known[Channel(0, Kind.TEXT, 0)]
+
+
+def test_a_continuation_says_again_what_kind_of_event_it_is(open_stream: Open) -> None:
+    document = {
+        "type": "delta",
+        "id": "7",
+        "index": 0,
+        "delta": {"type": "text", "text": "a", "name": "b", "note": "c"},
+    }
+    event = open_stream("generic").event(b"event: e\ndata: " + json.dumps(document).encode() + b"\n\n")
+    continued = event.continuation(at("/delta/text"), "d")
+    said = {"type": "delta", "id": "", "index": 0, "delta": {"type": "text", "text": "d", "name": "", "note": ""}}
+    assert continued.document == said
+    assert continued.raw.startswith(b"event: e\n")
+    assert continued.deltas == [(at("/delta/text"), "d")]
+
+
+# Requests
+
+
+@pytest.mark.parametrize("dialect", ["generic", "openai-chat", "openai-completions"])
+def test_the_texts_of_a_request_are_all_strings_but_words_and_binary_data(dialect: str) -> None:
+    document = {
+        "model": "m", "n": 1, "user": "u", "input": ["a", ["b"], {"type": "text", "name": "c", "id": "d", "text": "e"}],
+        "image": "data:image/png;base64,AAAA", "audio": "A" * 1000, "ids": ["f"], "call_id": ["g"],
+    }  # fmt: skip
+    root = [document]
+    slots = list(choose(dialect, "/").request_texts(root))
+    assert [slot.text for slot in slots] == ["u", "a", "b", "c", "e", "f"]
+    slots[0].put("x")
+    assert document["user"] == "x"
+    assert [slot.text for slot in choose(dialect, "/").request_texts(["whole"])] == ["whole"]

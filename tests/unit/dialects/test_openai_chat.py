@@ -227,7 +227,7 @@ def test_what_has_no_data_says_nothing(raw: bytes, open_stream: Open) -> None:
 
 def test_a_text_is_replaced_in_place(open_stream: Open) -> None:
     """Whatever else the chunk says stays byte for byte: spaces, the spelling of numbers and escapes."""
-    raw = b'data: { "x": 1.50, "y": "\\u00e9", "choices": [{"index": 0, "delta": {"content": "a\\n\xc3\xa9"}}]}\n\n'
+    raw = b'data: { "created": 1.50, "model": "\\u00e9", "choices": [{"index": 0, "delta": {"content": "a\\n\xc3\xa9"}}]}\n\n'
     event = open_stream("openai-chat").event(raw)
     rewritten = event.with_deltas([(TEXT, 'say "b"')])
     assert rewritten is not None
@@ -238,12 +238,12 @@ def test_a_text_is_replaced_in_place(open_stream: Open) -> None:
 @pytest.mark.parametrize("text", ["index", "delta", "c1", "é", "assistant"])
 def test_only_the_text_is_replaced_and_not_its_like_elsewhere(text: str, open_stream: Open) -> None:
     spelling = json.dumps(text).encode()  # é as an escape, which is not how it is looked for
-    raw = b'data: {"id":"c1","\xc3\xa9":"\xc3\xa9","choices":[{"index":0,"delta":{"content":' + spelling + b"}}]}\n\n"
+    raw = b'data: {"id":"c1","model":"\xc3\xa9","choices":[{"index":0,"delta":{"content":' + spelling + b"}}]}\n\n"
     rewritten = open_stream("openai-chat").event(raw).with_deltas([(TEXT, "new")])
     assert rewritten is not None
     before, after = json.loads(raw[6:]), json.loads(rewritten.raw[6:])
     assert after.pop("choices") == [{"index": 0, "delta": {"content": "new"}}]
-    assert after == {"id": before["id"], "é": "é"}
+    assert after == {"id": before["id"], "model": "é"}
 
 
 @pytest.mark.parametrize("name", ["logprobs", "token_ids"])
@@ -464,3 +464,22 @@ def test_messages_of_another_shape_have_no_texts(messages: str, ask: Ask) -> Non
 def test_a_message_that_nests_too_deeply_is_left_out(ask: Ask) -> None:
     deep = "[" * 70 + '"x"' + "]" * 70
     assert ask("openai-chat", b'{"messages":[{"content":%s},{"content":"y"}]}' % deep.encode()).texts == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ('"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]', "parameters"),
+        ('"functions":[{"name":"f","description":"what it does"}]', "what it does"),
+        ('"response_format":{"type":"json_schema","json_schema":{"name":"s"}}', "json_schema"),
+    ],
+)
+def test_what_a_model_is_shown_of_tools_and_schemas_is_text_too(field: str, shown: str, ask: Ask) -> None:
+    said, added = ask("openai-chat", b'{"messages":[{"content":"x"}],%s}' % field.encode()).texts
+    assert said == "x"
+    assert shown in added
+
+
+@pytest.mark.parametrize("tools", ["null", "[]", "[" * 900 + "]" * 900])
+def test_no_tools_or_some_that_nobody_could_read(tools: str, ask: Ask) -> None:
+    ask("openai-chat", b'{"tools":%s}' % tools.encode())

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from proxy.dialects import DIALECTS, choose
-from proxy.dialects.base import Call, Channel, DialectStream, Usage
+from proxy.dialects.base import Call, Channel, DialectStream, Kind, Usage
 from proxy.dialects.openai_common import MAX_CHOICES
 from proxy.errors import FAULTS, Problem
 from proxy.framing import Event
@@ -453,3 +453,78 @@ def test_fields_of_another_type_count_as_not_said(dialect: str, body: bytes, ask
     call = ask(dialect, body)
     assert (call.model, call.stream, call.choices, call.max_output_tokens) == (None, False, 1, None)
     assert not call.wants_usage
+
+
+# What stands beside the texts, and what repeats them
+
+
+@BOTH
+def test_strings_beside_the_choices_are_texts_of_their_own(dialect: str, open_stream: Open) -> None:
+    document = {
+        "id": "c", "system_fingerprint": "f", "obfuscation": "o", "citations": ["a", {"url": "b"}], "usage": {"x": "c"},
+        "choices": [{
+            "index": 3, "finish_reason": "stop", "logprobs": {"tokens": ["t"]},
+            "content_filter_results": {"hate": {"severity": "safe"}},
+        }],
+    }  # fmt: skip
+    event = open_stream(dialect).event(b"data: " + json.dumps(document).encode() + b"\n\n")
+    assert event.deltas == [
+        (Channel(3, Kind.TEXT, "/content_filter_results/hate/severity", repeated=True), "safe"),
+        (Channel(0, Kind.TEXT, "/citations/0", repeated=True), "a"),
+        (Channel(0, Kind.TEXT, "/citations/1/url", repeated=True), "b"),
+    ]
+    changed = event.with_deltas([(channel, "") for channel, _ in event.deltas])
+    assert changed is not None
+    assert changed.document["citations"] == ["", {"url": ""}]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("mirror", "stays"),
+    [
+        ({"logprobs": None}, True),
+        ({"logprobs": {"content": [{"token": "so"}, {"token": " it"}]}}, True),
+        ({"logprobs": {"tokens": ["so", " it"], "text_offset": [0, 2]}}, True),
+        ({"logprobs": {"content": [{"token": "so"}, {"token": " it"}, {"token": " is"}]}}, False),
+        ({"logprobs": {"content": [{"token": "so"}], "refusal": [7]}}, False),
+        ({"logprobs": "so it"}, False),
+        ({"token_ids": [1, 2]}, False),
+    ],
+)
+def test_what_repeats_a_text_stays_where_it_says_nothing_else(
+    dialect: str, mirror: dict[str, Any], stays: bool, open_stream: Open
+) -> None:
+    choice = {"index": 0, "delta": {"content": "so it"}, "text": "so it", **mirror}
+    choice.pop("text" if dialect == "openai-chat" else "delta")
+    stream = open_stream(dialect)
+    event = stream.event(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+    without = stream.without_mirrors(event)
+    assert without is not None
+    assert (without is event) is stays
+    assert event.parsed.mirrored or stays
+    (name,) = mirror
+    assert stays or without.document["choices"][0][name] is None
+    assert without.deltas == event.deltas
+
+
+@BOTH
+def test_an_event_that_only_repeats_is_not_worth_sending(dialect: str, open_stream: Open) -> None:
+    stream = open_stream(dialect)
+    ahead = stream.event(
+        chunk(0).replace(b'"finish_reason":null', b'"logprobs":{"tokens":["zq"]},"finish_reason":null')
+    )
+    assert stream.without_mirrors(ahead) is None
+    last = stream.event(ahead.raw.replace(b"null", b'"stop"'))
+    without = stream.without_mirrors(last)
+    assert without is not None
+    assert without.ends == last.ends
+    assert b"zq" not in without.raw
+
+
+@BOTH
+def test_a_document_of_another_shape_is_continued_with_all_but_its_texts(dialect: str, open_stream: Open) -> None:
+    event = open_stream(dialect).event(b'event: e\ndata: {"note": "a", "n": 1, "x": "b"}\n\n')
+    note = Channel(0, Kind.TEXT, "/note")
+    continued = event.continuation(note, "c")
+    assert continued.raw == b'event: e\ndata: {"note":"c","n":1,"x":""}\n\n'
+    assert continued.deltas == [(note, "c")]

@@ -89,3 +89,11 @@ def test_a_prompt_that_nests_too_deeply_has_no_texts(ask: Ask) -> None:
     body = b'{"model":"m","prompt":' + b"[" * 70 + b'"x"' + b"]" * 70 + b"}"
     call = ask("openai-completions", body)
     assert (call.model, call.texts) == ("m", [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "token_ids"),
+    [('"a"', 0), ("[1,2]", 2), ("[[1],[2,3]]", 3), ('["a",1,true,null,{}]', 1), ("[]", 0), ("7", 0), ("[[[1]]]", 0)],
+)
+def test_a_prompt_of_token_ids(prompt: str, token_ids: int, ask: Ask) -> None:
+    assert ask("openai-completions", b'{"prompt":%s}' % prompt.encode()).token_ids == token_ids

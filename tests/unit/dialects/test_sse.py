@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.dialects.sse import Fields, read, read_data, with_data, write
+from proxy.dialects.sse import Fields, is_bare, read, read_data, with_data, with_other_lines, write
 
 CASES = {
     "one line of data": (b"data: hello\n\n", Fields(b"hello")),
@@ -26,6 +26,11 @@ CASES = {
     "an id with a NUL is ignored": (b"id: 1\nid: 2\x003\ndata: x\n\n", Fields(b"x", id=b"1")),
     "a retry that is no number is ignored": (b"retry: -1\nretry: 1.5\nretry: \ndata: x\n\n", Fields(b"x")),
     "a retry of a thousand digits is ignored": (b"retry: " + b"9" * 1000 + b"\n\n", Fields(None)),
+    "an event name before its data": (b"event: e\ndata: a\n\n", Fields(b"a", event=b"e")),
+    "an event name after its data": (b"data: a\nevent: e\n\n", Fields(b"a", event=b"e")),
+    "an event name between data": (b"data: a\nevent: e\ndata: b\n\n", Fields(b"a\nb", event=b"e")),
+    "an event name alone": (b"event: e\n\n", Fields(None, event=b"e")),
+    "not complete by a byte": (b"data: a\nb", Fields(b"a")),
     "byte order mark": (b"\xef\xbb\xbfdata: a\n\n", Fields(b"a")),
     "blank lines before": (b"\n\r\n\rdata: a\n\n", Fields(b"a")),
     "not complete": (b"data: a\ndata: b", Fields(b"a\nb")),
@@ -63,3 +68,33 @@ def test_what_was_written_is_read(raw: bytes, data: bytes) -> None:
 def test_write() -> None:
     assert write(b"{}") == b"data: {}\n\n"
     assert read(write(b"{}", b"error")) == Fields(b"{}", event=b"error")
+
+
+@pytest.mark.parametrize(
+    ("raw", "bare"),
+    [
+        (b"data: a\n\n", True), (b"data:\n\n", True), (b"data: a\r\n\r\n", False), (b"event: x\ndata: a\n\n", False),
+        (b": x\n\n", False), (b"data: a\ndata: b\n\n", False), (b"\n\n", False), (b"\xef\xbb\xbfdata: a\n\n", False),
+        (b"data: a\rid: b\n\n", False), (b"data: a\n", False), (b"data: a", False),
+    ],
+)  # fmt: skip
+def test_an_event_that_is_one_line_of_data(raw: bytes, bare: bool) -> None:
+    assert is_bare(raw) is bare
+
+
+@pytest.mark.parametrize(
+    ("raw", "changed"),
+    [
+        (b"data: a\n\n", b"data: a\n\n"),
+        (b": a b\r\n\r\n", b":<a b\r\n\r\n"),
+        (b"event: e\nid:i\nretry: 5\ndata: d\ndata\n\n", b"event:<e\nid:<i\nretry: 5\ndata: d\ndata\n\n"),
+        (b"a b: c\rdata: d\r\r", b"<a b: c\rdata: d\r\r"),
+        (b"\xef\xbb\xbf:x\n\n", b"\xef\xbb\xbf:<x\n\n"),
+        (b"event\n\n", b"event\n\n"),
+    ],
+)
+def test_other_lines_are_changed_and_the_data_is_not(raw: bytes, changed: bytes) -> None:
+    def mark(value: bytes) -> bytes:
+        return b"<" + value.removeprefix(b" ") if value else value
+
+    assert with_other_lines(raw, mark) == changed

@@ -47,6 +47,11 @@ def test_the_content_type_decides_the_framing(content_type: str, framing: Framin
         ({"usage": {"prompt_tokens": 3, "total_tokens": 3}}, Usage(3, 0)),  # embeddings
         ({"usage": {"total_tokens": 3}}, Usage(None, None)),
         ({"usage": {"prompt_tokens": "3", "completion_tokens": 5.0, "total_tokens": True}}, Usage(None, None)),
+        ({"type": "response.completed", "response": {"usage": {"input_tokens": 3, "output_tokens": 5}}}, Usage(3, 5)),
+        ({"type": "response.created", "response": {"usage": None}}, None),
+        ({"model": "m", "done": True, "prompt_eval_count": 3, "eval_count": 5}, Usage(3, 5)),  # Ollama
+        ({"response": "text", "done": True, "eval_count": 5}, Usage(None, 5)),
+        ({"response": "text", "done": False}, None),
         ({"usage": None}, None),
         ({"usage": 7}, None),
         ({}, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from policies.auth import Auth, AuthConfig, Key, Keyring, KeysFile
+from policies.auth import Auth, AuthConfig, Key, Keyring
+from proxy.filewatch import WatchedFile
 from proxy.identity import Identity
 from proxy.messages import Headers, Reply, Request
 from proxy.policy import PolicyStream
@@ -322,8 +324,9 @@ async def test_keys_in_a_file(tmp_path: Path) -> None:
     )
     config = check(AuthConfig, {"keys_file": path}, "policy")
     assert isinstance(config, AuthConfig)
-    assert isinstance(config.keys_file, KeysFile)
-    Path(path).unlink()  # it is read once
+    assert isinstance(config.keys_file, WatchedFile)
+    assert config.watched == (config.keys_file,)
+    assert AuthConfig(keys=KEYS).watched == ()
     assert (await admitted(auth(keys_file=config.keys_file), with_key(STRANGER))).key_id == "carol"
     assert (await admitted(auth(keys_file=config.keys_file), with_key(ALICE))).key_id == "alice"
 
@@ -356,3 +359,137 @@ def test_keys_differ_also_from_those_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, f'keys = [{{ id = "alice", sha256 = "{"0" * 64}" }}]')
     entry = {"id": "alice", "sha256": "1" * 64}
     assert "same id: alice" in problems({"keys": [entry], "keys_file": path})[0]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"keys": KEYS},
+        {"identity_header": "X-User"},
+        {"missing": "anonymous"},
+        {"unknown": "anonymous"},
+    ],
+)
+def test_somebody_must_get_in(keys: dict[str, Any]) -> None:
+    AuthConfig(**keys)
+    (problem,) = problems({})
+    assert problem.startswith("[policy] lets nobody in")
+    assert "penstock hash-key" in problem
+
+
+def test_what_it_tells_and_needs(tmp_path: Path) -> None:
+    assert set(AuthConfig(keys=KEYS).tells) == {"key", "tenant"}
+    assert set(AuthConfig(keys=KEYS[1:]).tells) == {"key"}  # no key has a tenant
+    assert set(AuthConfig(missing="anonymous").tells) == set()
+    front = AuthConfig(identity_header="X-User")
+    assert (set(front.tells), front.needs) == ({"subject"}, {"identity_header": "front"})
+    assert AuthConfig(keys=KEYS).needs == {}
+    in_file = check(AuthConfig, {"keys_file": write(tmp_path, "keys = []")}, "policy")
+    assert isinstance(in_file, AuthConfig)
+    assert set(in_file.tells) == {"key", "tenant"}  # as soon as somebody writes them there
+
+
+# A keys file that is edited
+
+
+def keys_file(*keys: str) -> str:
+    return "\n".join(f'[[keys]]\nid = "{key}"\nsha256 = "{sha256(key)}"' for key in keys) or "keys = []"
+
+
+def edit(path: str, text: str) -> None:
+    """By putting another file in its place."""
+    new = Path(path).with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def reading(path: str, context: dict[str, str] | None = None) -> tuple[Auth, WatchedFile[tuple[Key, ...]]]:
+    config = check(AuthConfig, {"keys_file": path}, "policy", context=context)
+    assert isinstance(config, AuthConfig)
+    assert config.keys_file is not None
+    return Auth(config, FakeHost()), config.keys_file
+
+
+async def test_a_key_that_is_taken_out_of_the_file_is_good_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy, file = reading(path := write(tmp_path, keys_file(ALICE, BOB)))
+    assert (await admitted(policy, with_key(BOB))).key_id == BOB
+    edit(path, keys_file(ALICE, STRANGER))
+    with caplog.at_level("INFO"):
+        await policy.renew(file)
+    await refused(policy, with_key(BOB))
+    assert (await admitted(policy, with_key(STRANGER))).key_id == STRANGER
+    assert "2 keys" in caplog.text
+    assert sha256(STRANGER) not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["keys = [", f'[[keys]]\nid = "a"\nsha256 = "{BOB}"', keys_file(BOB, BOB)])
+async def test_a_file_that_is_not_right_changes_nothing(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy, file = reading(path := write(tmp_path, keys_file(ALICE)))
+    edit(path, text)
+    for _ in range(2):
+        await policy.renew(file)
+    assert (await admitted(policy, with_key(ALICE))).key_id == ALICE
+    await refused(policy, with_key(BOB))
+    (told,) = caplog.messages
+    assert "goes on with the keys that it has" in told
+    if text != keys_file(BOB, BOB):  # where the ids are named
+        assert BOB not in told
+    edit(path, keys_file(BOB))
+    await policy.renew(file)
+    assert (await admitted(policy, with_key(BOB))).key_id == BOB
+
+
+async def test_keys_that_clash_with_those_of_the_configuration_change_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, keys_file(STRANGER))
+    inline = {"id": "alice", "sha256": sha256(ALICE)}
+    config = check(AuthConfig, {"keys": [inline], "keys_file": path}, "policy")
+    assert isinstance(config, AuthConfig)
+    assert config.keys_file is not None
+    policy = Auth(config, FakeHost())
+    edit(path, keys_file(ALICE))
+    await policy.renew(config.keys_file)
+    assert (await admitted(policy, with_key(ALICE))).key_id == "alice"
+    assert (await admitted(policy, with_key(STRANGER))).key_id == STRANGER
+
+
+async def test_a_process_that_starts_while_the_file_is_spoilt_knows_the_keys_of_before(tmp_path: Path) -> None:
+    path = write(tmp_path, "keys = [")
+    policy, _ = reading(path, context={path: keys_file(ALICE)})
+    assert (await admitted(policy, with_key(ALICE))).key_id == ALICE
+    assert "not valid TOML" in problems({"keys_file": path})[0]
+
+
+async def test_a_fault_of_ours_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy, file = reading(path := write(tmp_path, keys_file(ALICE)))
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "look", lambda: 1 / 0)
+        await policy.renew(file)
+    assert "ZeroDivisionError" in caplog.text
+    edit(path, keys_file(BOB))
+    await policy.renew(file)
+    assert (await admitted(policy, with_key(BOB))).key_id == BOB
+
+
+async def test_the_file_is_watched_from_start_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.auth.LOOK_EVERY_S", 0.001)
+    policy, _ = reading(path := write(tmp_path, keys_file(ALICE)))
+    await policy.start()
+    edit(path, keys_file(BOB))
+    async with asyncio.timeout(20):
+        while isinstance(await policy.admit(with_key(BOB)), Reply):
+            await asyncio.sleep(0)
+    await policy.stop()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_without_a_file_nothing_runs() -> None:
+    policy = auth()
+    await policy.start()
+    assert len(asyncio.all_tasks()) == 1
+    await policy.stop()

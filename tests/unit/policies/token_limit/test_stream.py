@@ -574,6 +574,27 @@ async def test_usage_before_the_last_text_is_no_final_word(make_limit: MakeLimit
     assert await charged() == 40
 
 
+async def test_what_a_chunk_states_counts_at_once(make_limit: MakeLimit) -> None:
+    """vLLM puts several tokens into one delta, and says with each how many there are so far."""
+    exchange = await chat(make_limit(100, what="output"))
+    for number in range(1, 51):
+        exchange.read(chunk(usage={"prompt_tokens": 3, "completion_tokens": 8 * number}))
+        while exchange.chain.paused:
+            await exchange.run_spawned()
+    assert exchange.outcome == CUT
+    assert len(exchange.delivered) == 100 // 8 + 2  # and the ending
+
+
+async def test_usage_that_comes_after_all_text_holds_nothing_back(make_limit: MakeLimit, charged: Charged) -> None:
+    exchange = await chat(make_limit(100, what="output"), wants_usage=True)
+    body = chunk() * 10 + FINISH + usage_chunk(3, 500) + DONE
+    exchange.read(body)
+    exchange.end()
+    assert joined(exchange.delivered) == body
+    await settle(exchange)
+    assert await charged("output") == 500
+
+
 async def test_usage_that_is_more_than_was_delivered_counts_also_where_it_is_not_the_last_word(
     make_limit: MakeLimit,
 ) -> None:

@@ -1,0 +1,73 @@
+"""What a scanner looks for: `Entity`, and exactly what it means for one to match. Data only; imported by all the rest.
+
+Everything is defined on the *folded* text (`folding.py`): each character becomes at most one character (full-width and
+other look-alikes become the ASCII they look like; zero-width characters vanish). `pattern`, guards, validators and
+`swallow` see folded characters only; a match covers the raw characters from its first to its last folded one, with the
+invisible ones between them (those before and after it stay).
+
+The matches of a text are found from left to right. From a position on (the text's start, or the end of the last match):
+
+1. *Leftmost*: the match begins at the first start at which any entity matches.
+2. An entity **matches** from start s to end e > s where `pattern` matches exactly [s, e), the character before s (if
+   there is one, also where it belongs to the last match) is not in `before`, the one at e (if there is one) is not in
+   `after`, and `valid([s, e))` holds.
+3. At that start, an entity that **commits** (`swallow` is set) goes before all others: of those that match there, the
+   one that matches with the *smallest* e, ties by list order. Its match is decided at e, whatever follows: the
+   replacement goes out at once. Then the match is extended to the largest t >= e for which `swallow` matches exactly
+   [e, t) (t = e if there is none), and what it covers vanishes without being held. `after` must be empty.
+4. Where none commits: the *longest* matching end, ties by list order. An end that `valid` or a guard refuses leaves the
+   shorter ends (and the other entities) possible.
+5. The search goes on at the match's end.
+
+Nothing here depends on how the text was cut. Text is held from the first start at which some continuation could still
+make an entity match, never more than `Scanner.width` folded characters.
+
+Patterns are written in Python's `re` syntax and mean the same, with what would make them unbounded or undecidable
+refused (`PatternError`): back-references, look-around and anchors (use the guards), atomic groups, possessive and
+unbounded repetition, matching nothing. Greedy and lazy repetition are the same thing here. Of the flags, `i`, `s`, `x`
+and `a` are allowed, for the whole or in groups: `(?i:...)`. In `swallow`, and only there, unbounded repetition is
+allowed, as long as the stretches on which it is *not* matching are bounded: `[\\w-]*`; `(?:[\\w-]|\\.[\\w-])*` (does not
+eat the full stop behind it); `[A-Za-z0-9+/=\\s]*(?:-----END [A-Z ]{0,40}KEY-----)?`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class PatternError(ValueError):
+    """An entity that a scanner refuses; the message gives the entity's name and the reason."""
+
+
+class BudgetExceeded(Exception):
+    """One feed would cost more than its bound. Whoever feeds must fail closed: the redactor is of no further use."""
+
+
+class Entity(NamedTuple):
+    """One kind of thing to find. Either `pattern` or `words` is set."""
+
+    name: str
+    """As it stands in placeholders and metrics: `[A-Z][A-Z0-9_]*`."""
+    pattern: str = ""
+    before: str = ""
+    """A character class (`[\\w.+-]`, `\\d`) that must not stand directly before the match; "" for no guard."""
+    after: str = ""
+    """A character class that must not stand directly after the match."""
+    valid: Callable[[str], bool] | None = None
+    """Pure and fast, called with the folded match (of an entity that commits: with what `pattern` matched)."""
+    swallow: str = ""
+    """Commit as soon as `pattern` matches, then swallow what this pattern matches (rule 3)."""
+    words: tuple[str, ...] = ()
+    """Instead of a pattern: literal words or phrases, thousands of them if need be (`dictionary`)."""
+    ignore_case: bool = False
+    """Whether `words` match in any case."""
+    context: Callable[[str], int] | None = None
+    """How many leading characters of a decided (folded) match only give the rest its meaning, as `ssn: ` does: they go
+    as they are. All of them: nothing is replaced, the match was a decoy that keeps others from biting into it (never all
+    of them where the entity commits: what it swallows vanishes)."""
+
+
+def dictionary(name: str, words: Iterable[str], *, ignore_case: bool = True) -> Entity:
+    """An entity of literal `words`, found where no word character stands on either side."""
+    return Entity(name, words=tuple(words), ignore_case=ignore_case, before=r"\w", after=r"\w")

@@ -1,0 +1,117 @@
+"""The default entities: that they compile, what each says of itself, what stays around them, and that none is left untested."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rigs import redaction_cases as cases
+
+from policies.redaction.entities import DEFAULTS, entities
+from policies.redaction.scanner import Scanner
+
+
+@pytest.fixture(scope="module")
+def scanner() -> Scanner:
+    return Scanner(entities(["US", "GB", "DE"]))
+
+
+def redact(scanner: Scanner, text: str) -> str:
+    return scanner.redact(text, lambda entity, found: f"[{entity.name}]")
+
+
+def test_each_is_named_and_described() -> None:
+    for entity, what in DEFAULTS:
+        assert re.fullmatch("[A-Z][A-Z0-9_]*", entity.name)
+        assert what
+        assert "\n" not in what
+        assert len(what) < 100
+    assert len({what for _, what in DEFAULTS}) == len(DEFAULTS)
+
+
+def test_each_has_labelled_cases() -> None:
+    assert {entity.name for entity, _ in DEFAULTS} == {case.entity for case in cases.positives()}
+
+
+def test_little_is_held_at_the_most(scanner: Scanner) -> None:
+    assert scanner.width <= 400
+
+
+def test_little_is_held_in_scripts_without_spaces(scanner: Scanner) -> None:
+    redactor = scanner.redactor(lambda entity, found: "#")
+    held = []
+    for character in "我们今天下午要在图书馆里讨论这个问题并且写下所有人的意见" * 4:
+        redactor.feed(character)
+        held.append(redactor.held)
+    assert max(held) <= 9
+
+
+def test_regions_are_added_once_and_only_if_asked_for() -> None:
+    assert len(entities(["US", "US"])) == len(entities(["US"])) > len(entities())
+    assert "[PHONE]" not in redact(Scanner(entities()), "(212) 555-0123")
+    assert redact(Scanner(entities()), "+1 212 555 0123") == "[PHONE]"
+
+
+def test_a_region_without_a_plan_is_refused() -> None:
+    with pytest.raises(ValueError, match="'Mars'"):
+        entities(["Mars"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Mail bob@example.com.", "Mail [EMAIL]."),
+        ("IP 192.0.2.1, port 80", "IP [IPV4], port 80"),
+        ("http://[2001:db8::1]:80/", "http://[[IPV6]]:80/"),
+        ("postgres://app:s3cret@db/x", "postgres://[URL_CREDENTIALS]db/x"),
+        ("AccountKey=" + "aB3/xY7+kLm9" * 7 + "aB==;x=1", "AccountKey=[AZURE_KEY];x=1"),
+        ("SSN: 123456789.", "SSN: [US_SSN]."),
+        ("call me at 4155552671 now", "call me at [PHONE] now"),
+        ('"api_key": "a94a8fe5ccb19ba61c4c0873d391e987"', '"api_key": "[SECRET]"'),
+        ("IBANDE89370400440532013000", "IBAN[IBAN]"),
+        ("(+44 20 7946 0958)", "([PHONE])"),
+        ("ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a请保密", "[GITHUB_TOKEN]请保密"),
+        ("请发送到zhang@example.com或者打电话", "请发送到[EMAIL]或者打电话"),
+    ],
+)
+def test_what_stands_around_a_secret_stays(scanner: Scanner, text: str, expected: str) -> None:
+    assert redact(scanner, text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version 1.2.3.4",
+        "1.3.6.1.4.1.311.2",
+        "git@github.com:org/repo.git",
+        "1234 5678 9012 3456",
+        "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "-----BEGIN PRIVATE KEY----- is how it starts",
+        "eyJhbGciOiJIUzI1NiJ9 is a header",
+    ],
+)
+def test_what_only_looks_like_one_stays(scanner: Scanner, text: str) -> None:
+    assert redact(scanner, text) == text
+
+
+def test_a_value_known_by_its_mark_keeps_its_name_behind_any_other(scanner: Scanner) -> None:
+    case = next(case for case in cases.positives() if case.entity == "GITHUB_TOKEN")
+    assert redact(scanner, f"api_key = {case.secret}") == "api_key = [GITHUB_TOKEN]"
+
+
+def test_long_secrets_commit_early_and_are_swallowed(scanner: Scanner) -> None:
+    for case in cases.positives():
+        if case.entity not in ("PRIVATE_KEY", "JWT"):
+            continue
+        redactor = scanner.redactor(lambda entity, found: "#")
+        held = []
+        for character in case.text[: case.end]:
+            redactor.feed(character)
+            held.append(redactor.held)
+        assert max(held) < 320
+        assert held[-1] <= 40  # what may still be the marker of the end
+
+
+def test_a_key_without_its_end_is_swallowed_up_to_what_cannot_stand_in_one(scanner: Scanner) -> None:
+    text = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA75ZgHq1fD3Ld\n```\nThat was it."
+    assert redact(scanner, text) == "[PRIVATE_KEY]```\nThat was it."

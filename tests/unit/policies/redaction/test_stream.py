@@ -1,0 +1,346 @@
+"""What of a reply goes when, in each form that a reply can have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from proxy.dialects.base import Channel, Kind
+from proxy.errors import COMPLETE
+from proxy.messages import ResponseHead
+from proxy.policy import Events
+from proxy.testing import Simulation, joined, make_head, sse, texts
+
+Begin = Callable[..., Awaitable[Simulation]]
+Chunk = Callable[..., bytes]
+
+DONE = b"data: [DONE]\n\n"
+TEXT = Channel(0, Kind.TEXT, 0)
+SECOND = Channel(1, Kind.TEXT, 0)
+REASONING = Channel(0, Kind.REASONING, 0)
+REFUSAL = Channel(0, Kind.REFUSAL, 0)
+WHOLE = Channel(0, Kind.TEXT, "")
+
+
+def said(events: Events) -> list[str]:
+    """The texts of the events, event by event."""
+    return ["".join(text for _, text in event.deltas) for event in events]
+
+
+def call(position: int, arguments: str, **beside: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": position, "function": {"arguments": arguments, **beside}}]}
+
+
+# One channel
+
+
+async def test_a_match_that_is_cut_over_events_never_leaves(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    assert said(exchange.read(chunk({"content": "Ask ann@ex"}))) == ["Ask "]
+    assert exchange.read(chunk({"content": "ample.c"})) == []
+    assert said(exchange.read(chunk({"content": "om, or not"}))) == ["[MAIL], or "]
+    assert said(exchange.read(chunk({}, finish="stop"))) == ["not", ""]
+    exchange.read(DONE)
+    exchange.end()
+    assert texts(exchange.delivered) == {TEXT: "Ask [MAIL], or not"}
+    assert exchange.outcome == COMPLETE
+    assert exchange.close() == {"MAIL": 1}
+
+
+async def test_an_event_that_says_something_else_goes_without_its_text(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    (event,) = exchange.read(chunk({"role": "assistant", "content": "ann"}))
+    assert event.document["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    (event,) = exchange.read(chunk({"content": ""}, beside={"usage": {"completion_tokens": 1}}))
+    assert event.document["usage"] == {"completion_tokens": 1}
+
+
+async def test_what_is_held_goes_into_the_event_that_ends_the_channel(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    assert exchange.read(chunk({"content": "ann"})) == []
+    assert said(exchange.read(chunk({"content": "@"}, finish="stop"))) == ["ann@"]
+
+
+async def test_or_before_the_end_of_all_channels(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "ann"}))
+    held, done = exchange.read(DONE)
+    assert (held.deltas, done.raw) == ([(TEXT, "ann")], DONE)
+
+
+async def test_or_at_a_clean_end(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "ann"}))
+    assert said(exchange.end()) == ["ann"]
+
+
+@pytest.mark.parametrize("end", ["upstream_truncated", "upstream_reset", "client_gone", "deadline", "shutdown"])
+async def test_it_is_dropped_at_any_other(end: str, begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "Ask ann@ex"}))
+    exchange.cut(end)
+    assert b"ann" not in joined(exchange.delivered)
+    assert texts(exchange.delivered)[TEXT] == "Ask "
+
+
+async def test_a_choice_that_goes_on_after_its_end_begins_anew(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "ann"}, finish="stop"))
+    exchange.read(chunk({"content": "@example.com ann@example.com"}, finish="stop"))
+    assert texts(exchange.delivered) == {TEXT: "ann@example.com [MAIL]"}
+
+
+# Several
+
+
+async def test_channels_do_not_mix(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "ann"}) + chunk({"content": "@example.com"}, index=1))
+    exchange.read(chunk({"reasoning_content": "ann@exa"}) + chunk({"refusal": "mple.com 4111 "}))
+    exchange.read(chunk({"content": "@b"}) + chunk({"reasoning_content": "mple.com 1111 1111 1111 "}))
+    exchange.read(chunk({"content": ".com "}, index=1) + chunk({}, index=1, finish="stop"))
+    exchange.read(chunk({}, finish="stop") + DONE)
+    assert texts(exchange.delivered) == {
+        TEXT: "ann@b",
+        SECOND: "@example.com.com ",
+        REASONING: "[MAIL] 1111 1111 1111 ",
+        REFUSAL: "mple.com 4111 ",
+    }
+
+
+async def test_the_end_of_a_choice_is_no_end_of_another(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "ann"}) + chunk({"content": "bob"}, index=1))
+    assert said(exchange.read(chunk({}, index=1, finish="stop"))) == ["bob", ""]
+    assert said(exchange.read(chunk({"content": "@example.com "}))) == ["[MAIL] "]
+
+
+async def test_tool_calls_keep_their_names_and_stay_json(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk(call(0, '{"to": "ann', name="mail")) + chunk(call(1, '{"card": 411111111', name="pay")))
+    exchange.read(chunk(call(0, "\\u0040example.com\\n")) + chunk(call(1, "1111111")))
+    exchange.read(chunk(call(0, '"}')) + chunk(call(1, "}")) + chunk({}, finish="tool_calls") + DONE)
+    delivered = texts(exchange.delivered)
+    assert json.loads(delivered[Channel(0, Kind.TOOL_ARGUMENTS, 0)]) == {"to": "[MAIL]\n"}
+    assert json.loads(delivered[Channel(0, Kind.TOOL_ARGUMENTS, 1)]) == {"card": "[CARD]"}
+    assert joined(exchange.delivered).count(b'"mail"') == joined(exchange.delivered).count(b'"pay"') == 1
+
+
+async def test_two_pieces_of_a_channel_in_one_event(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    pieces = [{"index": 0, "function": {"arguments": part}} for part in ('{"a": "ann@e', "x.com bo")]
+    exchange.read(chunk({"tool_calls": pieces}) + chunk({}, finish="tool_calls"))
+    assert texts(exchange.delivered) == {Channel(0, Kind.TOOL_ARGUMENTS, 0): '{"a": "[MAIL] bo'}
+
+
+# What repeats the text
+
+
+async def test_a_repetition_of_the_text_so_far_says_no_more_than_the_text(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for text, so_far in (("Ask ann@ex", "Ask ann@ex"), ("ample.com ", "Ask ann@example.com ")):
+        exchange.read(chunk({"content": text}, message={"content": so_far}))
+    exchange.read(chunk({"content": "bob"}, message={"content": "Ask ann@example.com bob"}, finish="stop"))
+    repeated = [text for event in exchange.delivered for channel, text in event.deltas if channel.repeated]
+    assert repeated == ["Ask ", "Ask [MAIL] ", "Ask [MAIL] bob"]
+
+
+@pytest.mark.parametrize("name", ["logprobs", "token_ids"])
+async def test_other_forms_of_a_text_that_is_held_are_not_sent_ahead(name: str, begin: Begin, chunk: Chunk) -> None:
+    mirror = {"content": [{"token": "ann", "logprob": -1}]} if name == "logprobs" else [7]
+    exchange = await begin()
+    assert exchange.read(chunk({"content": "ann"}, **{name: mirror})) == []  # with the text
+    assert exchange.read(chunk({"content": ""}, **{name: mirror})) == []  # and where it runs ahead of the text
+    (event,) = exchange.read(chunk({"content": " "}, **{name: mirror}))
+    assert event.document["choices"][0][name] is None
+
+
+async def test_log_probabilities_stay_where_they_say_nothing_else(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    event = chunk({"content": "So it "}, logprobs={"content": [{"token": "So"}, {"token": " it "}]})
+    assert joined(exchange.read(event)) == event
+
+
+async def test_what_stands_beside_the_choices_is_looked_through(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    beside = {"citations": ["see ann@example.com", "ann"], "__verbose": {"content": "ann@example.com"}}
+    filtered = {"hate": {"filtered": False, "severity": "safe"}, "details": [{"id": "bob@example.com"}]}
+    (event,) = exchange.read(chunk({"content": "x "}, beside=beside, content_filter_results=filtered))
+    document = event.document
+    assert (document["citations"], document["__verbose"]) == (["see [MAIL]", "ann"], {"content": "[MAIL]"})
+    assert document["choices"][0]["content_filter_results"]["details"] == [{"id": "[MAIL]"}]
+    assert b"@" not in joined(exchange.delivered)
+
+
+async def test_so_are_the_lines_beside_the_data(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(
+        b": ask ann@example.com\r\n\r\n: ping\n\nid: 7 ann@example.com\nevent: x\nretry: 5\ndata: {}\nann@example.com: y\n\n"
+    )
+    assert joined(exchange.delivered) == (
+        b": ask [MAIL]\r\n\r\n: ping\n\nid: 7 [MAIL]\nevent: x\nretry: 5\ndata: {}\n[MAIL]: y\n\n"
+    )
+
+
+async def test_bytes_that_are_no_text_in_a_comment_stay(begin: Begin) -> None:
+    exchange = await begin()
+    exchange.read(b": \xff ann@example.com\n\n: \xff\n\n")
+    assert joined(exchange.delivered) == b": \xff [MAIL]\n\n: \xff\n\n"
+
+
+# Unknown shapes
+
+
+async def test_a_word_of_an_unknown_api_is_whole_in_each_event(begin: Begin) -> None:
+    exchange = await begin("generic")
+    events = [{"type": "content_delta", "delta": {"type": "ann", "text": text}} for text in ("x ann", "@example.com ")]
+    exchange.read(b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events))
+    assert [event.document["type"] for event in exchange.delivered] == ["content_delta"] * 2
+    assert [event.document["delta"]["text"] for event in exchange.delivered] == ["x ", "[MAIL] "]
+
+
+async def test_a_chunk_of_another_shape_in_a_chat(begin: Begin) -> None:
+    exchange = await begin()
+    exchange.read(b'data: {"note": "x ann"}\n\ndata: {"note": "@example.com bob"}\n\n' + DONE)
+    assert texts(exchange.delivered) == {Channel(0, Kind.TEXT, "/note"): "x [MAIL] bob"}
+
+
+async def test_more_channels_than_can_be_kept(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(b"data: " + json.dumps({str(number): "a" for number in range(5000)}).encode() + b"\n\n")
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_budget"
+
+
+async def test_what_cannot_be_read_ends_the_stream(begin: Begin) -> None:
+    exchange = await begin()
+    exchange.read(sse("ok ") + b"data: \xff\n\n" + sse("more"))
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_unreadable"
+    assert b"more" not in joined(exchange.delivered)
+
+
+async def test_or_passes_where_that_is_configured(begin: Begin) -> None:
+    exchange = await begin(on_unknown="pass")
+    exchange.read(b"data: \xff\n\n" + sse("ann@example.com "))
+    assert joined(exchange.delivered).startswith(b"data: \xff\n\n")
+    assert b"ann" not in joined(exchange.delivered)
+
+
+@pytest.mark.parametrize("content_type", ["", "image/png", "audio/mpeg", "text/html; charset=utf-16"])
+async def test_bytes_that_are_no_text_are_refused_before_they_come(content_type: str, begin: Begin) -> None:
+    exchange = await begin()
+    head = make_head(exchange.request, content_type)
+    answer = exchange.chain.response(head)
+    assert answer is not None
+    assert (answer[1].status, answer[1].details) == (502, "redaction_unreadable")
+    empty = make_head(exchange.request, content_type, headers={"Content-Length": "0"})
+    assert exchange.chain.response(empty) is None
+    passing = await begin(on_unknown="pass")
+    assert passing.chain.response(make_head(passing.request, content_type)) is None
+
+
+async def test_a_reply_without_a_body(begin: Begin) -> None:
+    exchange = await begin()
+    assert exchange.chain.response(ResponseHead(204)) is None
+
+
+# Other forms of replies
+
+
+async def test_lines_of_json(begin: Begin) -> None:
+    exchange = await begin("generic", "application/x-ndjson")
+    body = b"".join(
+        json.dumps({"model": "m", "text": text}).encode() + b"\n" for text in ("x ann", "@example.com", " bob")
+    )
+    exchange.read(body[:50])
+    exchange.read(body[50:])
+    exchange.end()
+    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/text")] == "x [MAIL] bob"
+    assert all(json.loads(line)["model"] in ("m", "") for line in joined(exchange.delivered).splitlines())
+
+
+async def test_plain_text_cut_anywhere(begin: Begin) -> None:
+    body = "é ann@example.com é bob".encode()
+    for size in (1, 2, 3, len(body)):
+        exchange = await begin("generic", "text/plain; charset=utf-8", status=500)
+        for at in range(0, len(body), size):
+            exchange.read(body[at : at + size])
+        exchange.end()
+        assert joined(exchange.delivered).decode() == "é [MAIL] é bob"
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions", "generic"])
+async def test_an_error_of_the_upstreams(dialect: str, begin: Begin) -> None:
+    exchange = await begin(dialect, "application/json", status=429)
+    exchange.read(b'{"error": {"message": "ann@example.com has no quota", "code": 1.50}}')
+    exchange.end()
+    assert joined(exchange.delivered) == b'{"error":{"message":"[MAIL] has no quota","code":1.50}}'
+
+
+async def test_a_whole_reply(begin: Begin) -> None:
+    arguments = json.dumps({"to": "ann@example.com", "n": 4111111111111111})
+    message = {
+        "content": "ann@example.com",
+        "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": arguments}}],
+    }
+    unchanged = {"index": 1, "message": {"content": "ann"}, "logprobs": {"content": [{"token": "ann"}]}}
+    exchange = await begin("openai-chat", "application/json")
+    body = {"choices": [{"index": 0, "message": message, "logprobs": {"content": [{"token": "ann@"}]}}, unchanged]}
+    exchange.read(json.dumps(body).encode())
+    exchange.end()
+    first, second = json.loads(joined(exchange.delivered))["choices"]
+    assert first["message"]["content"] == "[MAIL]"
+    assert json.loads(first["message"]["tool_calls"][0]["function"]["arguments"]) == {"to": "[MAIL]", "n": "[CARD]"}
+    assert (first["logprobs"], second) == (None, unchanged)
+
+
+async def test_an_answer_that_is_json_stays_json(begin: Begin, chunk: Chunk) -> None:
+    answer = json.dumps({"note": "x\nann@example.com\n", "mail": "bob@example.com"})
+    exchange = await begin()
+    exchange.read(b"".join(chunk({"content": character}) for character in answer) + chunk({}, finish="stop"))
+    assert json.loads(texts(exchange.delivered)[TEXT]) == {"note": "x\n[MAIL]\n", "mail": "[MAIL]"}
+
+
+async def test_many_strings_and_much_base64_in_a_whole_reply(begin: Begin) -> None:
+    data = "sk-12345" * 100
+    exchange = await begin("generic", "application/json")
+    exchange.read(json.dumps({"data": data, "list": [f"sk-{number}" for number in range(995, 6000)]}).encode())
+    exchange.end()
+    document = json.loads(joined(exchange.delivered))
+    assert document["data"] == data
+    assert document["list"] == ["sk-995", "sk-996", "sk-997", "sk-998", "sk-999"] + ["[KEY]"] * 5000
+
+
+# Stopping
+
+
+async def test_a_match_that_stops_the_stream(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin(actions={"MAIL": "stop"})
+    exchange.read(chunk({"content": "So "}) + chunk({"content": "ask ann@exam"}))
+    exchange.read(chunk({"content": "well "}) + chunk({"content": "ask ann@example.com "}) + chunk({"content": "x "}))
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_stopped"
+    assert texts(exchange.delivered)[TEXT] == "So ask ann@examwell "
+    assert exchange.close() == {"MAIL": 1}
+
+
+# Nothing found
+
+
+async def test_what_says_nothing_is_byte_identical(begin: Begin, chunk: Chunk) -> None:
+    quiet = [
+        b": ping\n\n",
+        b"\n\n",
+        b"data:\n\n",
+        chunk({}),
+        b"event: x\r\nid: 1\r\ndata: {}\r\n\r\n",
+        chunk({"content": ""}),
+        DONE,
+    ]
+    exchange = await begin()
+    exchange.read(b"".join(quiet))
+    assert [event.raw for event in exchange.delivered] == quiet
