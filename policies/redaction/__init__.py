@@ -33,14 +33,15 @@ from .scanner import Replace, Scanner
 from .stream import OnUnknown, TextStream, Unreadable, reason
 
 _WORDS_FILE_BYTES = 1 << 24
+_KEY_BYTES = 16  # of `pseudonym_key`, at least
 _TURN_CHARACTERS = 4096  # of a request are read before other exchanges have their turn
 
 EntityName = Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
 
 
 def _placeholder(given: str) -> str:
-    if not given.isprintable() or len(given) > 64:
-        raise ValueError("must be printable, of 64 characters at most")
+    if not given.strip() or not given.isprintable() or len(given) > 64:
+        raise ValueError("must be printable, of 1 to 64 characters")
     return given
 
 
@@ -109,11 +110,17 @@ class RedactionConfig(PolicyConfig):
             raise ValueError("has neither `replies` nor `requests` to look through")
         # The operator's go before the built-in ones where both match the same.
         found = [*(table.entity() for table in self._own), *self._built_in()]
+        if not found:
+            raise ValueError("has nothing to look for: `entities` is empty, and there are no patterns or dictionaries")
         special = self._special(found)
         if self.pseudonym_key is None and "pseudonym" in (self.action, *special.values()):
             raise ValueError('needs `pseudonym_key = "env:NAME"` for the action "pseudonym"')
+        key = self.pseudonym_key
+        if key is not None and len(key.get_secret_value().encode()) < _KEY_BYTES:
+            raise ValueError(f"pseudonym_key: must have {_KEY_BYTES} bytes at least, or it can be guessed")
         check_cost([table.entity() for table in self.patterns])
         self._scanner = Scanner(found)
+        self._check_placeholder(found)
         self._actions = Actions(self.action, special, self.placeholder, self.pseudonym_key)
         return self
 
@@ -130,6 +137,13 @@ class RedactionConfig(PolicyConfig):
             if name not in names:
                 raise ValueError(f"entities: there is no {name}{_meant(name, names)}")
         return [entity for entity in known if entity.name in self.entities]
+
+    def _check_placeholder(self, found: list[Entity]) -> None:
+        """What is written must not itself be something to find: a later policy, or the next request, would find it."""
+        for entity in found:
+            written = self.placeholder.replace("{entity}", entity.name)
+            if self._scanner.redact(written, lambda entity, text: "") != written:
+                raise ValueError(f"placeholder: {written!r} is itself something that would be found")
 
     def _special(self, found: list[Entity]) -> dict[str, Action]:
         """The actions of single entities."""

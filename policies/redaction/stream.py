@@ -2,19 +2,23 @@
 
 What a channel still holds goes out in the event that ends the channel, or before it; on a clean end all of it does; on any
 other end none. What says the model's text in other forms (log probabilities) goes with the text.
+
+A long event is read slice by slice, each in a turn of the event loop of its own: `Pause(0.0)` lets others have theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from proxy.dialects import sse
 from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed
 from proxy.dialects.documents import is_binary, is_word
+from proxy.dialects.stream import charset
+from proxy.errors import Outcome
 from proxy.framing import Event, Framing
 from proxy.messages import Reply, ResponseHead
-from proxy.policy import Events, PolicyStream, Stop, Verdict
+from proxy.policy import Events, Pause, PolicyStream, Stop, Verdict
 
 from .actions import StopRequested
 from .entity import BudgetExceeded
@@ -25,6 +29,11 @@ OnUnknown: TypeAlias = Literal["refuse", "pass"]
 
 _MOST_CHANNELS = 4096
 _MOST_LINES, _LINE_BYTES = 64, 256  # that are known to need no change
+_MOST_WAITING_BYTES = 1 << 24  # of events in which what is held may have to be said
+_UTF_8 = ("", "utf-8", "utf8", "us-ascii")
+_TURN = 8192  # bytes of events that are read in one turn; the first that is over is the last
+_SLICE = 4096  # bytes from which on an event is long, and characters of one that are read at once
+_TEXT_COST = 16  # characters that beginning a text is worth
 
 
 class Unreadable(Exception):
@@ -38,6 +47,17 @@ def reason(error: Exception) -> str:
     return "redaction_budget" if isinstance(error, BudgetExceeded) else "redaction_unreadable"
 
 
+class _Long:
+    """A long event that is being read: how far the work on its texts is, and what it has found."""
+
+    def __init__(self, event: Event, reply: DialectStream) -> None:
+        self.event = event
+        self.stand_in = Event(b"", reply, Parsed())  # waits in the chain instead: the bytes that may are bounded there
+        self.texts: list[str] = []
+        self.lines: dict[bytes, bytes] = {}
+        self.work: Generator[int, None, None]
+
+
 class TextStream(PolicyStream):
     """One exchange, or one attachment. `counts`: what to say of it in the end, by name."""
 
@@ -49,7 +69,10 @@ class TextStream(PolicyStream):
         self._reply: DialectStream | None = None
         self._is_whole = self._is_sse = False
         self._texts: dict[Channel, TextRedactor] = {}  # the channels that go on
-        self._waiting: dict[Channel, Event] = {}  # the event that the last of what a channel holds came with
+        # The event that the last of what a channel holds came with, and the texts it was given.
+        self._waiting: dict[Channel, tuple[Event, Sequence[Delta]]] = {}
+        self._waiting_bytes = 0
+        self._long: _Long | None = None
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
 
@@ -58,14 +81,29 @@ class TextStream(PolicyStream):
         if reply is None:
             return None
         self._is_whole, self._is_sse = reply.framing is Framing.JSON, reply.framing is Framing.SSE
-        readable = reply.parse(b"").known or head.headers.get("Content-Length") == "0"
+        readable = reply.parse(b"").known and not (self._is_sse and charset(head) not in _UTF_8)
+        readable = readable or head.headers.get("Content-Length") == "0"
         return None if readable or self._on_unknown == "pass" else Reply(details="redaction_unreadable")
 
     def on_events(self, events: Events, now: float) -> Verdict:
         passed: Events = []
+        left = _TURN
         try:
-            for event in events:
-                self._take(event, passed)
+            for number, event in enumerate(events):
+                if left <= 0:
+                    return Pause(0.0, passed, events[number:])
+                size = len(event.raw)
+                if size <= _SLICE and self._long is None:
+                    left -= size
+                    self._take(event, passed)
+                    continue
+                long = self._long = self._long or self._begun_long(event)
+                for cost in long.work:
+                    left -= cost
+                    if left <= 0:
+                        return Pause(0.0, passed, [long.stand_in, *events[number + 1 :]])
+                self._take(long.event, passed, long)
+                self._long = None
         except (StopRequested, BudgetExceeded, Unreadable) as error:
             return Stop(reason(error), events=passed)
         return passed
@@ -78,59 +116,138 @@ class TextStream(PolicyStream):
 
     def on_cut(self, now: float) -> Events:
         """What is held is dropped: a continuation could have made it part of a match."""
+        self._drop()
+        return []
+
+    def close(self, outcome: Outcome) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
         self._texts.clear()
         self._waiting.clear()
-        return []
+        self._long = None
 
     def facts(self) -> Mapping[str, int]:
         return self._counts
 
     # One event
 
-    def _take(self, event: Event, passed: Events) -> None:
+    def _take(self, event: Event, passed: Events, long: _Long | None = None) -> None:
         parsed = event.parsed
-        if not parsed.known and self._on_unknown == "refuse":
+        is_known = parsed.known and not (self._is_sse and b"\0" in event.raw)  # as in UTF-16
+        if not is_known and self._on_unknown == "refuse":
             raise Unreadable
+        if self._is_sse and not sse.is_bare(event.raw):
+            event = self._with_other_lines(event, {} if long is None else long.lines)
         changed: Event | None = event
         if parsed.deltas or (parsed.ends and self._texts):
-            changed = self._rewritten(event, parsed, passed)
+            changed = self._rewritten(event, parsed, passed, None if long is None else long.texts)
         if changed is not None and parsed.mirrored and self._reply is not None:
             changed = self._reply.without_mirrors(changed)
-        if changed is not None and self._is_sse and not sse.is_bare(changed.raw):
-            changed = self._with_other_lines(changed)
         if changed is not None:
             passed.append(changed)
 
-    def _rewritten(self, event: Event, parsed: Parsed, passed: Events) -> Event | None:
-        """The event with what may go now of its texts, after what it ends elsewhere went to `passed`."""
+    def _rewritten(
+        self, event: Event, parsed: Parsed, passed: Events, known: Sequence[str] | None = None
+    ) -> Event | None:
+        """The event with what may go now of its texts, after what it ends elsewhere went to `passed`. `known`: what may go
+        of each is known already."""
         deltas: list[Delta] = []
         last: dict[Channel, int] = {}  # where the channel's last text stands
         for channel, text in parsed.deltas:
-            if self._is_whole or self._stands_alone(channel):
-                deltas.append((channel, self._whole(channel, text, parsed)))
-            else:
+            alone = self._is_whole or self._stands_alone(channel)
+            if not alone:
                 last[channel] = len(deltas)
-                deltas.append((channel, self._text(channel).feed(text)))
-        for channel in last:
-            if self._texts[channel].holds:
-                self._waiting[channel] = event
+            if known is not None:
+                text = known[len(deltas)]
+            elif alone:
+                text = self._whole(channel, text, parsed)
             else:
-                self._waiting.pop(channel, None)
+                text = self._text(channel).feed(text)
+            deltas.append((channel, text))
+        for channel in last:
+            if channel in self._waiting:
+                self._forget(channel)
+            if self._texts[channel].holds:
+                self._keep(channel, event, deltas)
         for channel in [channel for channel in self._texts if _ends(parsed, channel)] if parsed.ends else ():
             if channel in last:
-                self._waiting.pop(channel, None)
+                self._forget(channel)
                 position = last[channel]
                 deltas[position] = (channel, deltas[position][1] + self._texts.pop(channel).finish())
             else:
                 self._release(channel, passed)
         return event.with_deltas(deltas)
 
+    # What may have to be said in an event of its own
+
+    def _keep(self, channel: Channel, event: Event, deltas: Sequence[Delta]) -> None:
+        if len(event.raw) > _SLICE:
+            event, deltas = self._template(event, deltas), ()
+        self._waiting[channel] = (event, deltas)
+        self._waiting_bytes += len(event.raw)
+        if self._waiting_bytes > _MOST_WAITING_BYTES:
+            raise BudgetExceeded
+
+    def _forget(self, channel: Channel) -> tuple[Event, Sequence[Delta]] | None:
+        kept = self._waiting.pop(channel, None)
+        if kept is not None:
+            self._waiting_bytes -= len(kept[0].raw)
+        return kept
+
+    def _template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+        """The event to be continued: nothing of it that was not looked at is said again. A text that is empty would not be
+        there."""
+        assert self._reply is not None
+        return self._reply.template(event, [(channel, text or "-") for channel, text in deltas])
+
     def _release(self, channel: Channel, passed: Events) -> None:
         """The channel ends: what it holds goes in an event of its own."""
-        event = self._waiting.pop(channel, None)
+        kept = self._forget(channel)
         text = self._texts.pop(channel).finish()
-        if text and event is not None:
-            passed.append(event.continuation(channel, text))
+        if text and kept is not None:
+            event, deltas = kept
+            template = self._template(event, deltas) if deltas else event
+            passed.append(template.continuation(channel, text))
+
+    # Long events
+
+    def _begun_long(self, event: Event) -> _Long:
+        assert self._reply is not None
+        long = _Long(event, self._reply)
+        long.work = self._work(long)
+        return long
+
+    def _work(self, long: _Long) -> Generator[int, None, None]:
+        """Reads the texts of a long event as `_rewritten` and `_line` would; says before each slice what it costs."""
+        parsed = long.event.parsed
+        for channel, text in parsed.deltas:
+            alone = self._is_whole or self._stands_alone(channel)
+            if alone and self._is_opaque(channel, text):
+                long.texts.append(text)
+                continue
+            redactor = self._begun(channel) if alone else self._text(channel)
+            parts: list[str] = []
+            for at in range(0, len(text), _SLICE):
+                part = text[at : at + _SLICE]
+                yield len(part) + _TEXT_COST
+                parts.append(redactor.feed(part))
+            if alone:
+                parts.append(self._end_of(channel, redactor, parsed))
+            long.texts.append("".join(parts))
+        if self._is_sse:
+            for line in sse.other_lines(long.event.raw):
+                yield from self._work_on_line(line, long)
+
+    def _work_on_line(self, line: bytes, long: _Long) -> Generator[int, None, None]:
+        redactor = self._scanner.redactor(self._replace)
+        text, parts = line.decode(errors="surrogateescape"), []
+        for at in range(0, len(text), _SLICE):
+            part = text[at : at + _SLICE]
+            yield len(part) + _TEXT_COST
+            parts.append(redactor.feed(part))
+        parts.append(redactor.finish())
+        long.lines[line] = "".join(parts).encode(errors="surrogateescape")
 
     def _text(self, channel: Channel) -> TextRedactor:
         found = self._texts.get(channel)
@@ -156,22 +273,30 @@ class TextStream(PolicyStream):
                 self._alone[channel] = known
         return known
 
+    def _is_opaque(self, channel: Channel, text: str) -> bool:
+        """Whether a text is data, at a place where data may stand."""
+        return self._is_whole and isinstance(channel.index, str) and is_binary(text, channel.index.split("/"))
+
     def _whole(self, channel: Channel, text: str, parsed: Parsed) -> str:
         """A text that stands alone; of one that repeats what still goes on, only what is decided."""
-        if self._is_whole and isinstance(channel.index, str) and is_binary(text):
+        if self._is_opaque(channel, text):
             return text
         redactor = self._begun(channel)
         decided = redactor.feed(text)
+        return decided + self._end_of(channel, redactor, parsed)
+
+    def _end_of(self, channel: Channel, redactor: TextRedactor, parsed: Parsed) -> str:
+        """What goes of the end of a text that stands alone."""
         original = channel._replace(repeated=False)
         if channel.repeated and not _ends(parsed, channel):
             goes_on = original in self._texts or any(other == original for other, _ in parsed.deltas)
             if goes_on:
-                return decided
-        return decided + redactor.finish()
+                return ""
+        return redactor.finish()
 
-    def _with_other_lines(self, event: Event) -> Event:
+    def _with_other_lines(self, event: Event, known: Mapping[bytes, bytes]) -> Event:
         """The event with its comments and its fields beside the data looked through, each line as a text of its own."""
-        raw = sse.with_other_lines(event.raw, self._line)
+        raw = sse.with_other_lines(event.raw, lambda line: known[line] if line in known else self._line(line))
         if raw == event.raw or self._reply is None:
             return event
         return Event(raw, self._reply, event.parsed)

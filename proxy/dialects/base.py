@@ -141,6 +141,9 @@ class DialectStream(Protocol):
 
         None where nothing is left worth sending: every text is empty and the event carries nothing else."""
 
+    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+        """`event` with these texts, none of them empty, to be continued later and never to be sent itself."""
+
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         """A new event that adds `text` to `channel`, one of `event`'s, and repeats nothing that `event` said once.
 

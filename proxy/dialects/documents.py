@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -144,7 +144,46 @@ _WORDS = frozenset(
         "mimeType", "mime_type", "model", "modelVersion", "name", "object", "role", "status", "stop_reason", "type",
     )
 )  # fmt: skip
-_BASE64 = re.compile(r"data:[^,]{0,200};base64,|[A-Za-z0-9+/_-]{512,}={0,2}\Z")
+# Below these names, and in `data` below the second, APIs have binary data. Long enough, it is not mistaken for anything.
+_BINARY = frozenset(
+    (
+        "b64_json",
+        "embedding",
+        "encrypted_content",
+        "encrypted_index",
+        "file_data",
+        "images",
+        "partial_image_b64",
+        "signature",
+        "thoughtSignature",
+        "thought_signature",
+        "url",
+    )
+)
+_BINARY_DATA = frozenset(("audio", "blob", "inlineData", "inline_data", "input_audio", "source"))
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+_DATA_URL = re.compile(
+    r"data:(?:image|audio|video|font|application)/[a-z0-9.+-]{1,64}(?:;[a-z]{1,16}=[A-Za-z0-9.-]{1,32})*;base64,"
+    r"[A-Za-z0-9+/_-]*={0,2}"
+)
+# What lies below these names in a request is what somebody said or made up, whatever it is called there. Responses have
+# `input` at the top, where the API's own words are below it.
+_VALUES = frozenset(
+    (
+        "args",
+        "arguments",
+        "default",
+        "enum",
+        "example",
+        "examples",
+        "input",
+        "metadata",
+        "parameters",
+        "properties",
+        "response",
+        "variables",
+    )
+)
 
 
 def is_word(key: object) -> bool:
@@ -153,9 +192,21 @@ def is_word(key: object) -> bool:
     return key in _WORDS or (isinstance(key, str) and key.endswith(("_id", "Id")))
 
 
-def is_binary(text: str) -> bool:
-    """Whether a text is data in base64 (an image, a sound, an embedding), which can be long."""
-    return _BASE64.match(text) is not None
+def is_value(path: Path) -> bool:
+    """Whether the string at `path` of a request is in an object that people fill: no name there is the API's own."""
+    return not _VALUES.isdisjoint(path[1:-1]) or (path[:1] != ("input",) and not _VALUES.isdisjoint(path[:1]))
+
+
+def is_binary(text: str, path: Sequence[str | int]) -> bool:
+    """Whether the string at `path` is data in base64 (an image, a sound, an embedding), which can be long: a data URL as a
+    whole, or base64 where an API has nothing else."""
+    if text.startswith("data:"):
+        return _DATA_URL.fullmatch(text) is not None
+    names = [part for part in path if isinstance(part, str) and not part.isdigit()]
+    known = names[-1:] != [] and (
+        names[-1] in _BINARY or (names[-1] == "data" and not _BINARY_DATA.isdisjoint(names[-2:-1]))
+    )
+    return known and _BASE64.fullmatch(text) is not None
 
 
 def texts_of(slots: Iterable[Slot]) -> list[str]:

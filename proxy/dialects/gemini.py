@@ -28,7 +28,19 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import arrays, openai_common
 from .base import EVERY_CHANNEL, Call, Channel, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, decode_editable, encode, is_blank, only, pointer, string_slots, texts_of
+from .documents import (
+    Path,
+    Slot,
+    decode_editable,
+    encode,
+    is_binary,
+    is_blank,
+    is_value,
+    only,
+    pointer,
+    string_slots,
+    texts_of,
+)
 from .generic import Generic
 from .stream import NOTHING, DocumentStream, Text, every_text, framing_of
 
@@ -41,14 +53,13 @@ _MODELS = re.compile(r"/v\d+(?:alpha|beta)\d*/(?:models|tunedModels)(?:/[^/]+)?/
 
 _MAX_CANDIDATES = 128  # that are kept track of; the API's own limit is 8
 
-# In requests, in either spelling: what holds values of the caller's own, the API's words and names, and opaque bytes.
-_VALUES = frozenset(("args", "response"))
+# In requests, in either spelling: the API's words and names, and opaque bytes.
 _WORDS = frozenset(
     ("role", "name", "id", "type", "model", "mode", "category", "threshold", "language", "outcome", "format")
 )
 _OPAQUE = frozenset(
     (
-        "inlineData", "inline_data", "fileData", "file_data", "thoughtSignature", "thought_signature", "cachedContent",
+        "fileData", "file_data", "thoughtSignature", "thought_signature", "cachedContent",
         "cached_content", "responseMimeType", "response_mime_type", "responseModalities", "response_modalities",
     )
 )  # fmt: skip
@@ -105,7 +116,7 @@ class Gemini:
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         """Where a request's document, `root[0]`, has its texts. Raises ValueError where they nest too deeply to be found."""
-        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path))
+        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path, slot.text))
 
     def ask_for_usage(self, request: Request) -> bool:
         return False  # it is always stated
@@ -138,11 +149,13 @@ def _either(document: Any, camel: str, snake: str) -> Any:
     return document.get(camel, document.get(snake))
 
 
-def _is_word(path: Path) -> bool:
+def _is_word(path: Path, text: str) -> bool:
     """Whether the string at `path` of a request is one of the API's own words, a name, or opaque bytes."""
     names = [name for name in path if isinstance(name, str)]
-    if not _VALUES.isdisjoint(names):
-        return False  # whatever it is called there, it is what somebody said
+    if is_value(path):
+        return False
+    if "inlineData" in names or "inline_data" in names:
+        return names[-1] != "data" or is_binary(text, path)
     return not names or names[-1] in _WORDS or not _OPAQUE.isdisjoint(names)
 
 

@@ -17,8 +17,8 @@ from ..errors import Problem
 from ..framing import Event, Framer, Framing
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
-from .documents import Slot, decode, encode, is_binary, is_word, string_slots
-from .stream import UNKNOWN, DocumentStream, Stream, Text, every_text, framing_of, media_type, usage_of
+from .documents import Slot, decode, encode, is_binary, is_value, is_word, string_slots
+from .stream import UNKNOWN, DocumentStream, Stream, Text, charset, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -55,7 +55,8 @@ class Generic:
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         for slot in string_slots(root, 0):
             key = next((part for part in reversed(slot.path) if isinstance(part, str)), "")
-            if (key == "name" or not is_word(key)) and not is_binary(slot.text):
+            is_text = key == "name" or not is_word(key) or is_value(slot.path)
+            if is_text and not is_binary(slot.text, slot.path):
                 yield slot
 
     def ask_for_usage(self, request: Request) -> bool:
@@ -74,8 +75,7 @@ def _error(problem: Problem) -> dict[str, Any]:
 
 
 def _is_text(head: ResponseHead) -> bool:
-    charset = head.headers.get("Content-Type", "").lower().partition("charset=")[2].partition(";")[0].strip('" ')
-    return media_type(head).startswith("text/") and charset in ("", "utf-8", "us-ascii")
+    return media_type(head).startswith("text/") and charset(head) in ("", "utf-8", "us-ascii")
 
 
 class GenericStream(DocumentStream):

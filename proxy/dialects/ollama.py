@@ -21,9 +21,21 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import openai_common
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, decode_editable, encode, is_blank, only, pointer, string_slots, texts_of
+from .documents import (
+    Path,
+    Slot,
+    decode_editable,
+    encode,
+    is_binary,
+    is_blank,
+    is_value,
+    only,
+    pointer,
+    string_slots,
+    texts_of,
+)
 from .generic import Generic
-from .stream import DocumentStream, Text, count_of, every_text, framing_of
+from .stream import DocumentStream, Text, count_of, every_text, framing_of, with_text
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -60,7 +72,7 @@ class Ollama:
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         """Where a request's document, `root[0]`, has its texts. Raises ValueError where they nest too deeply to be found."""
-        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path))
+        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path, slot.text))
 
     def ask_for_usage(self, request: Request) -> bool:
         return False  # it is always stated
@@ -75,12 +87,12 @@ class Ollama:
         return Generic().open(head, call)
 
 
-def _is_word(path: Path) -> bool:
+def _is_word(path: Path, text: str) -> bool:
     """Whether the string at `path` of a request is one of the API's own words, a name, or an image."""
     names = [name for name in path if isinstance(name, str)]
-    if "arguments" in names:
-        return False  # whatever it is called there, it is what somebody said
-    return not names or names[-1] in _WORDS or "images" in names
+    if is_value(path):
+        return False
+    return not names or names[-1] in _WORDS or ("images" in names and is_binary(text, path))
 
 
 def _error(problem: Problem) -> dict[str, Any]:
@@ -157,6 +169,9 @@ class OllamaStream(DocumentStream):
                 self._missing.update(old)
                 self._missing.subtract(new)
         return super().rewrite(event, deltas)
+
+    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+        return with_text(super().rewrite(event, deltas))
 
     def edited(self, document: Any, changed: Sequence[Channel]) -> None:
         if isinstance(document, dict):

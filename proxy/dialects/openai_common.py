@@ -316,9 +316,16 @@ def _choices(document: Any) -> list[tuple[int, dict[str, Any]]] | None:
         return None
     numbers = (choice.get("index") for choice in choices)
     return [
-        (number if type(number) is int else position, choice)
+        (_number(number, position), choice)
         for position, (number, choice) in enumerate(zip(numbers, choices, strict=True))
     ]
+
+
+def _number(stated: Any, position: int) -> int:
+    """A choice's number, also where a server writes it as a string."""
+    if isinstance(stated, str) and stated.isdecimal() and len(stated) < 10:
+        return int(stated)
+    return stated if type(stated) is int else position
 
 
 def _asides(choice: int, holder: dict[str, Any], besides: Collection[str]) -> Iterator[Text]:

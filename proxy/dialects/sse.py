@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _LINE_END = re.compile(rb"(\r\n|\n|\r)")
+_RETRY = re.compile(rb" ?[0-9]{0,9}")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -82,18 +83,31 @@ def is_bare(raw: bytes) -> bool:
 
 
 def with_other_lines(raw: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """The event with what its other lines say changed: the text of comments, the values of `event` and `id`, unknown fields
-    as a whole. `data` and all line ends stay; what `change` gives must have no line end."""
+    """The event with what its other lines say changed: the text of comments, the values of `event` and `id` (and of a
+    `retry` that is no number), unknown fields as a whole. `data` and all line ends stay; what `change` gives must have
+    no line end."""
     bom = _BOM if raw.startswith(_BOM) else b""
     pieces = _LINE_END.split(raw[len(bom) :])
     for number in range(0, len(pieces), 2):
         line = pieces[number]
         name, colon, value = line.partition(b":")
-        if name in (b"", b"event", b"id"):
+        if name in (b"", b"event", b"id") or (name == b"retry" and not _RETRY.fullmatch(value)):
             pieces[number] = name + colon + change(value)
         elif name not in (b"data", b"retry"):
             pieces[number] = change(line)
     return bom + b"".join(pieces)
+
+
+def other_lines(raw: bytes) -> list[bytes]:
+    """What `with_other_lines` shows."""
+    shown: list[bytes] = []
+
+    def note(line: bytes) -> bytes:
+        shown.append(line)
+        return line
+
+    with_other_lines(raw, note)
+    return shown
 
 
 def write(data: bytes, event: bytes | None = None) -> bytes:

@@ -43,6 +43,11 @@ def media_type(head: ResponseHead) -> str:
     return head.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
+def charset(head: ResponseHead) -> str:
+    """The lower-cased `charset` of the head's Content-Type, "" where it has none (RFC 9110 §8.3.2)."""
+    return head.headers.get("Content-Type", "").lower().partition("charset=")[2].partition(";")[0].strip('" ')
+
+
 def framing_of(head: ResponseHead) -> Framing:
     """How the body below this head is divided into events."""
     media = media_type(head)
@@ -89,6 +94,12 @@ def splice(raw: bytes, old: str, new: str) -> bytes | None:
     return raw.replace(spelt, encode(new)) if raw.count(spelt) == 1 else None
 
 
+def with_text(event: Event | None) -> Event:
+    """An event that was rewritten with texts none of which is empty: it is there."""
+    assert event is not None
+    return event
+
+
 def asides(holder: dict[str, Any], names: Iterable[str], words: Collection[str]) -> Iterable[Text]:
     """Whole texts of their own that stand beside what the model says: the strings of the members of `holder` with these
     `names`, but for fields at its top, and one level below, whose names are `words`: they hold an API's own words."""
@@ -113,6 +124,9 @@ class Stream(DialectStream):
 
     def event(self, raw: bytes) -> Event:
         return Event(raw, self)
+
+    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+        return with_text(self.rewrite(event, deltas))
 
     def without_usage(self, event: Event) -> Event | None:
         return event
@@ -147,7 +161,7 @@ class DocumentStream(Stream):
         """What a payload says that is no JSON document."""
         if self.framing is Framing.JSON_ARRAY:
             return DONE if data == arrays.CLOSING else UNKNOWN
-        return DONE if self.framing is Framing.SSE and data.startswith(b"[DONE]") else UNKNOWN
+        return DONE if self.framing is Framing.SSE and data.strip() == b"[DONE]" else UNKNOWN
 
     def edited(self, document: Any, changed: Sequence[Channel]) -> None:
         """The texts of `changed` were replaced: take out of the document what repeats the old ones in other forms."""

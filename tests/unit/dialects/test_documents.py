@@ -14,6 +14,7 @@ from proxy.dialects.documents import (
     encode,
     is_binary,
     is_blank,
+    is_value,
     is_word,
     only,
     pointer,
@@ -132,12 +133,39 @@ def test_words_of_an_api(key: object, word: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "binary"),
     [
-        ("data:image/png;base64,AAAA", True), ("A" * 512, True), ("+/_-" * 200 + "==", True), ("A" * 511, False),
-        ("A" * 512 + " b", False), ("A" * 600 + "\n", False), ("ann@example.com " * 100, False), ("data: x", False),
+        ("data:image/png;base64,AAAA", True), ("data:audio/ogg;codecs=opus;base64,AA==", True),
+        ("data:;base64,x my mail is ann@example.com", False), ("data:image/png;base64,AAAA ann", False),
+        ("data:text/plain;base64,AAAA", False), ("data: x", False),
+        ("A" * 64, True), ("+/_-" * 200 + "==", True), ("A" * 63, False), ("A" * 512 + " b", False),
+        ("A" * 600 + "\n", False), ("ann@example.com " * 100, False),
     ],
 )  # fmt: skip
 def test_data_in_base64(text: str, binary: bool) -> None:
-    assert is_binary(text) is binary
+    assert is_binary(text, ("content", 0, "image_url", "url")) is binary
+
+
+@pytest.mark.parametrize(
+    ("path", "binary"),
+    [
+        (("data", 0, "embedding"), True), (("data", 0, "b64_json"), True), (("images", 0), True), (("images", "0"), True),
+        (("content", 0, "source", "data"), True), (("input_audio", "data"), True), (("data",), False), ((), False),
+        (("content",), False), (("note", "data"), False),
+    ],
+)  # fmt: skip
+def test_where_data_stands(path: tuple[str | int, ...], binary: bool) -> None:
+    assert is_binary("A" * 600, path) is binary
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("messages", 0, "content", 0, "input", "type"), True), (("metadata", "user_id"), True), (("type",), False),
+        (("input", 0, "type"), False), (("input", 0, "arguments", "id"), True), (("prompt", "id"), False),
+        (("prompt", "variables", "name"), True), (("tools", 0, "type"), False), (("input",), False),
+    ],
+)  # fmt: skip
+def test_objects_that_people_fill(path: tuple[str | int, ...], value: bool) -> None:
+    assert is_value(path) is value
 
 
 def test_the_texts_of_slots() -> None:

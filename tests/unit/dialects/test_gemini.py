@@ -416,7 +416,7 @@ def make_request(body: bytes | None, method: str, query: str = "", model: str = 
 REQUEST: dict[str, Any] = {
     "systemInstruction": {"parts": [{"text": "s"}]},
     "contents": [
-        {"role": "user", "parts": [{"text": "a"}, {"inlineData": {"mimeType": "image/png", "data": "no"}}]},
+        {"role": "user", "parts": [{"text": "a"}, {"inlineData": {"mimeType": "image/png", "data": "A" * 64}}]},
         {"role": "model", "parts": [{"functionCall": {"name": "no", "args": {"x": ["b"]}}, "thoughtSignature": "no"}]},
         {"role": "user", "parts": [{"functionResponse": {"name": "no", "response": {"y": "c"}}}]},
     ],
@@ -459,7 +459,7 @@ def test_the_texts_of_a_request_can_be_changed_where_they_stand() -> None:
     said = {"functionResponse": {"name": "f", "response": {"name": "say"}}}
     root = [{**REQUEST, "tools": tools, "contents": [{"role": "user", "parts": [{"text": "say"}, said]}]}]
     slots = list(Gemini().request_texts(root))
-    assert [slot.text for slot in slots] == ["s", "say", "say", "say"]
+    assert [slot.text for slot in slots] == ["s", "say", "say", "say", "OBJECT"]
     slots[1].put("new")
     assert root[0]["contents"][0]["parts"][0]["text"] == "new"
 

@@ -331,7 +331,7 @@ def test_a_continuation_says_again_what_kind_of_event_it_is(open_stream: Open) -
 def test_the_texts_of_a_request_are_all_strings_but_words_and_binary_data(dialect: str) -> None:
     document = {
         "model": "m", "n": 1, "user": "u", "input": ["a", ["b"], {"type": "text", "name": "c", "id": "d", "text": "e"}],
-        "image": "data:image/png;base64,AAAA", "audio": "A" * 1000, "ids": ["f"], "call_id": ["g"],
+        "image": "data:image/png;base64,AAAA", "embedding": "A" * 1000, "ids": ["f"], "call_id": ["g"],
     }  # fmt: skip
     root = [document]
     slots = list(choose(dialect, "/").request_texts(root))

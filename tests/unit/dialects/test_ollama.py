@@ -285,7 +285,7 @@ def test_a_chat_request(ask: Ask) -> None:
     body = {
         "model": "m",
         "messages": [
-            {"role": "user", "content": "a", "images": ["no"]},
+            {"role": "user", "content": "a", "images": ["A" * 64]},
             {
                 "role": "assistant",
                 "thinking": "b",
@@ -324,7 +324,7 @@ def test_fields_of_another_type_count_as_not_said(ask: Ask) -> None:
 def test_the_texts_of_a_request_can_be_changed_where_they_stand() -> None:
     """What somebody said, whatever he calls it; not names, words and images."""
     call = {"function": {"name": "f", "arguments": {"name": "b"}}}
-    root = [{"model": "m", "messages": [{"role": "user", "content": "a", "images": ["i"], "tool_calls": [call]}]}]
+    root = [{"model": "m", "messages": [{"role": "user", "content": "a", "images": ["A" * 64], "tool_calls": [call]}]}]
     slots = list(Ollama().request_texts(root))
     assert [slot.text for slot in slots] == ["a", "b"]
     slots[1].put("new")

@@ -24,7 +24,7 @@ Begin = Callable[..., Awaitable[Simulation]]
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDACTION_KEY", "k3y")
+    monkeypatch.setenv("REDACTION_KEY", "sixteen bytes...")
 
 
 def clean(config: RedactionConfig, text: str) -> str:
@@ -61,7 +61,7 @@ def test_all_that_is_built_in_is_on_by_default() -> None:
     text = "ann@example.org 4111 1111 1111 1111"
     assert clean(RedactionConfig(), text) == "[EMAIL] [CARD]"
     assert clean(RedactionConfig(entities=("CARD",)), text) == "ann@example.org [CARD]"
-    assert clean(RedactionConfig(entities=()), text) == text
+    assert clean(RedactionConfig(entities=("IBAN",)), text) == text
 
 
 def test_what_is_configured_goes_before_what_is_built_in() -> None:
@@ -114,12 +114,17 @@ def test_actions(configure: Configure) -> None:
         ({"dictionaries": [{"name": "X", "words_file": "words"}]}, "must be an absolute path"),
         ({"dictionaries": [{"name": "X", "words_file": "/no/such/file"}]}, "cannot be read"),
         ({"placeholder": "a\nb"}, "must be printable"),
+        ({"placeholder": " "}, "must be printable, of 1 to 64 characters"),
+        ({"placeholder": "ann@example.com"}, "is itself something that would be found"),
+        ({"patterns": []}, "has nothing to look for"),
+        ({"pseudonym_key": "env:SHORT_KEY"}, "pseudonym_key: must have 16 bytes at least"),
         ({"pseudonym_key": "k3y"}, "must be a reference"),
     ],
 )
 def test_what_is_wrong_is_said_when_the_configuration_is_read(
-    keys: dict[str, Any], message: str, problems: Problems
+    keys: dict[str, Any], message: str, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SHORT_KEY", "fifteen bytes..")
     assert any(message in str(problem) for problem in problems(**keys))
 
 
@@ -160,7 +165,7 @@ CHAT = {
         {"role": "system", "content": "You are ann@example.com."},
         {"role": "user", "content": [
             {"type": "text", "text": "bob@example.com"},
-            {"type": "image_url", "image_url": {"url": "data:image/png;base64,ann@example.com"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,sk/12345"}},
         ]},
         {"role": "assistant", "content": None, "tool_calls": [
             {"id": "ann@example.com", "type": "function", "function": {
@@ -201,6 +206,19 @@ async def test_every_text_of_a_call_is_looked_through(configure: Configure, ask:
         ("generic", {"model": "m", "input": [{"q": {"name": "ann@example.com"}}], "instructions": "bob@example.com"}),
         ("generic", "ann@example.com"),
         ("generic", ["ann@example.com"]),
+        ("generic", {"url": "data:;base64,x ann@example.com", "note": "A" * 600 + " ann@example.com"}),
+        (
+            "openai-chat",
+            {"metadata": {"user_id": "ann@example.com"}, "tools": [{"parameters": {"type": "bob@example.com"}}]},
+        ),
+        ("openai-responses", {"prompt": {"id": "p", "variables": {"name": "x", "id": "ann@example.com"}}}),
+        ("anthropic", {"messages": [{"content": [{"type": "tool_use", "input": {"type": "ann@example.com"}}]}]}),
+        (
+            "ollama",
+            {"messages": [{"images": ["ann@example.com"], "tool_calls": [{"arguments": {"id": "ann@example.com"}}]}]},
+        ),
+        ("gemini", {"contents": [{"parts": [{"inlineData": {"mimeType": "text/plain", "data": "ann@example.com"}}]}]}),
+        ("gemini", {"contents": [{"parts": [{"functionCall": {"args": {"id": "ann@example.com"}}}]}]}),
     ],
 )
 async def test_in_any_dialect(dialect: str, document: Any, configure: Configure, ask: Ask) -> None:

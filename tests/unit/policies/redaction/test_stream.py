@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from policies.redaction.json_text import TextRedactor
 from proxy.dialects.base import Channel, Kind
 from proxy.errors import COMPLETE
 from proxy.messages import ResponseHead
@@ -208,11 +209,156 @@ async def test_a_chunk_of_another_shape_in_a_chat(begin: Begin) -> None:
     assert texts(exchange.delivered) == {Channel(0, Kind.TEXT, "/note"): "x [MAIL] bob"}
 
 
+@pytest.mark.parametrize("name", ["model", "role", "type", "object"])
+async def test_a_continuation_repeats_nothing_that_was_not_looked_at(name: str, begin: Begin) -> None:
+    document = json.dumps({name: "ann@example.com", "text": "bob"}).encode()
+    exchange = await begin("generic")
+    exchange.read(b"event: ann@example.com\ndata: " + document + b"\n\n" + DONE)
+    assert b"ann" not in joined(exchange.delivered)
+    held = exchange.delivered[1]
+    assert held.raw.startswith(b"event: [MAIL]\n")
+    assert held.document == {name: "[MAIL]", "text": "bob"}
+    assert exchange.close() == {"MAIL": 2}
+
+
+async def test_nor_does_one_beside_a_type_of_the_model_s_own(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"note": {"type": "ann@example.com", "text": "bob"}}) + chunk({}, finish="stop") + DONE)
+    assert b"ann" not in joined(exchange.delivered)
+    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/note/text")] == "bob"
+
+
+async def test_what_waits_is_bounded_in_bytes(begin: Begin) -> None:
+    exchange = await begin("generic")
+    numbers = [0] * 250_000  # which cannot be taken out
+    for number in range(40):
+        exchange.read(b"data: " + json.dumps({"n": numbers, f"t{number}": "ann"}).encode() + b"\n\n")
+        exchange.advance(0)
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_budget"
+
+
+# Long events
+
+MANY = "ann@example.com " * 5000
+
+
+def of_a_line(text: str) -> bytes:
+    return b"event: x\n: " + text.encode() + b"\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content_type", "body", "turns"),
+    [
+        ("openai-chat", "application/json", json.dumps({"choices": [{"message": {"content": MANY}}]}).encode(), 9),
+        (
+            "openai-chat",
+            "text/event-stream",
+            b"data: " + json.dumps({"error": {"message": MANY}}).encode() + b"\n\n",
+            9,
+        ),
+        ("generic", "application/x-ndjson", json.dumps([MANY]).encode() + b"\n", 9),
+        ("generic", "application/json", json.dumps(["ann@example.com"] * 5000).encode(), 9),
+        ("generic", "text/event-stream", of_a_line(MANY), 9),
+        ("generic", "text/event-stream", sse("ann@example.com ") * 2000, 5),
+    ],
+)
+async def test_much_at_once_is_read_in_turns(
+    dialect: str, content_type: str, body: bytes, turns: int, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call reads more than some characters; what came after waits, the end too."""
+    read = 0
+    feed = TextRedactor._feed
+
+    def counted(self: TextRedactor, text: str) -> str:
+        nonlocal read
+        read += len(text)
+        return feed(self, text)
+
+    monkeypatch.setattr(TextRedactor, "_feed", counted)
+    exchange = await begin(dialect, content_type)
+    taken = 0
+    hook = exchange.chain.links[0].on_events
+
+    def turn(events: Events, now: float) -> Any:
+        nonlocal read, taken
+        read, taken = 0, taken + 1
+        verdict = hook(events, now)  # type: ignore[misc]
+        assert read <= 2 * 8192
+        return verdict
+
+    exchange.chain.links[0].on_events = turn
+    exchange.chain._bind()
+    exchange.read(body)
+    exchange.end()
+    exchange.advance(0)
+    assert taken >= turns
+    assert b"ann" not in joined(exchange.delivered)
+    assert joined(exchange.delivered).count(b"[MAIL]") in (2000, 5000)
+    assert exchange.outcome == COMPLETE
+
+
+@pytest.mark.parametrize("end", ["upstream_truncated", "client_gone", "deadline"])
+async def test_an_end_while_a_long_event_is_read(end: str, begin: Begin) -> None:
+    exchange = await begin("generic", "application/x-ndjson")
+    exchange.read(json.dumps([MANY]).encode() + b"\n")
+    assert exchange.delivered == []
+    exchange.cut(end)
+    exchange.advance(0)
+    assert b"ann" not in joined(exchange.delivered)
+    assert exchange.outcome is not None
+    exchange.close()
+
+
+async def test_a_long_event_that_stops_the_stream(begin: Begin) -> None:
+    exchange = await begin("generic", "application/x-ndjson", actions={"MAIL": "stop"})
+    exchange.read(b'["so "]\n' + json.dumps(["x " * 20000 + "ann@example.com "]).encode() + b"\n")
+    exchange.advance(0)
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_stopped"
+    assert joined(exchange.delivered).startswith(b'["so "]\n')
+    assert b"x x" not in joined(exchange.delivered)
+
+
+async def test_a_long_event_does_not_count_as_bytes_that_wait(begin: Begin) -> None:
+    exchange = await begin("generic", "application/x-ndjson")
+    exchange.read(json.dumps(["x " * 520_000]).encode() + b"\n")
+    exchange.read(json.dumps(["x " * 50_000]).encode() + b"\n")
+    exchange.end()
+    exchange.advance(0)
+    assert exchange.outcome == COMPLETE
+
+
 async def test_more_channels_than_can_be_kept(begin: Begin) -> None:
     exchange = await begin("generic")
     exchange.read(b"data: " + json.dumps({str(number): "a" for number in range(5000)}).encode() + b"\n\n")
+    exchange.advance(0)
     assert exchange.outcome is not None
     assert exchange.outcome.details == "redaction_budget"
+
+
+async def test_what_follows_the_word_that_ends_a_stream_is_text(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(b"retry: ann@example.com\ndata: [DONE] ann@example.com\n\n" + DONE)
+    assert b"ann" not in joined(exchange.delivered)
+
+
+async def test_choices_whose_numbers_are_strings_do_not_mix(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for one, other in zip("ann@example.com ", "0123456789012345", strict=True):
+        exchange.read(b"".join(chunk({"content": text}, index=n) for n, text in (("0", one), ("1", other))))  # type: ignore[arg-type]
+    assert texts(exchange.delivered)[TEXT] == "[MAIL] "
+
+
+async def test_events_in_another_charset(begin: Begin) -> None:
+    exchange = await begin("generic", "text/event-stream; charset=iso-8859-1")
+    assert exchange.outcome is None
+    assert exchange.stream.on_response(make_head(exchange.request, "text/event-stream; charset=utf-16")) is not None
+    assert exchange.stream.on_response(make_head(exchange.request, "text/event-stream; charset=UTF-8")) is None
+    exchange = await begin("generic")
+    exchange.read(sse("ann@example.com ").decode().encode("utf-16-le") + b"\n\n")
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_unreadable"
 
 
 async def test_what_cannot_be_read_ends_the_stream(begin: Begin) -> None:
@@ -308,10 +454,11 @@ async def test_an_answer_that_is_json_stays_json(begin: Begin, chunk: Chunk) -> 
 async def test_many_strings_and_much_base64_in_a_whole_reply(begin: Begin) -> None:
     data = "sk-12345" * 100
     exchange = await begin("generic", "application/json")
-    exchange.read(json.dumps({"data": data, "list": [f"sk-{number}" for number in range(995, 6000)]}).encode())
+    exchange.read(json.dumps({"b64_json": data, "list": [f"sk-{number}" for number in range(995, 6000)]}).encode())
     exchange.end()
+    exchange.advance(0)
     document = json.loads(joined(exchange.delivered))
-    assert document["data"] == data
+    assert document["b64_json"] == data
     assert document["list"] == ["sk-995", "sk-996", "sk-997", "sk-998", "sk-999"] + ["[KEY]"] * 5000
 
 
