@@ -169,7 +169,7 @@ class TGIStream(DocumentStream):
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         _, slot = self.place(event, channel)
         if slot.path[0] != "token":
-            raise ValueError("only the text of a token can be continued")
+            return self.say_again(event, channel, text)
         event = self._say(text, special=channel == SPECIAL)
         return Event(event.raw, self, Parsed([(channel, text)], choices=(0,)))
 
