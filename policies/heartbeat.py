@@ -1,9 +1,12 @@
-"""`heartbeat`: a comment in every long silence, lest a load balancer or client take the connection for a dead one.
+"""`heartbeat`: breaks every long silence of a stream, lest a load balancer or client take the connection for a dead one.
 
-Only in streams that have an event which clients ignore (WHATWG HTML §9.2.7 advises a comment every 15 seconds or so),
-only at event boundaries, and only while nothing else is written. With `before_first_byte_s` the reply to a request for
-a stream opens before the upstream has answered, as server-sent events with status 200: what goes wrong from then on can
-only be said in an error event of the dialect. Not for routes whose streams are NDJSON.
+With what the clients of the dialect ignore: a comment (WHATWG HTML §9.2.7 advises one every 15 seconds or so), the `ping` of
+Anthropic's API, whitespace in Gemini's. Streams in lines of JSON have no such thing, and get none: their clients fail on blank
+lines. Only at event boundaries, and only while nothing else is written.
+
+With `before_first_byte_s` the reply to a request for a stream opens before the upstream has answered, as server-sent events
+with status 200: what goes wrong from then on can only be said in an error event of the dialect. Where the dialect cannot open
+so (Ollama's lines, Gemini's arrays), the upstream's head is waited for. Not for APIs that nobody knows whose streams are lines.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from ..errors import RequestError
 from .anthropic import Anthropic
 from .base import Dialect
 from .documents import decode
+from .first_event import ByFirstEvent
 from .gemini import Gemini
 from .generic import Generic
 from .ollama import Ollama
@@ -41,11 +42,15 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
+_BY_FIRST_EVENT = ByFirstEvent(DIALECTS.values())
+
+
 def choose(setting: str, path: str) -> Dialect:
     """The dialect that a route's `dialect` setting gives to a normalised path. Raises KeyError for an unknown name."""
     if setting != AUTO:
         return DIALECTS[setting]
-    return next(dialect for dialect in DIALECTS.values() if dialect.matches(path))
+    told = next(dialect for dialect in DIALECTS.values() if dialect.matches(path))
+    return _BY_FIRST_EVENT if isinstance(told, Generic) else told
 
 
 def check_call(request: Request, path: str) -> None:

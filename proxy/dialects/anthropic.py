@@ -50,6 +50,8 @@ _ERROR_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+# Of a reply's first document: llama.cpp sends streams that have no `message_start`.
+_FIRST_TYPES = ("message", "message_start", "content_block_start", "content_block_delta")
 _KINDS = {"text": Kind.TEXT, "thinking": Kind.REASONING, "partial_json": Kind.TOOL_ARGUMENTS}
 _DELTA_TYPES = {Kind.TEXT: "text_delta", Kind.REASONING: "thinking_delta", Kind.TOOL_ARGUMENTS: "input_json_delta"}
 # Names of fields that hold the API's own words and names, and no text; the encrypted ones only Anthropic can read.
@@ -73,6 +75,9 @@ class Anthropic:
 
     def matches(self, path: str) -> bool:
         return _PATH.search(path) is not None
+
+    def speaks(self, document: Any) -> bool:
+        return isinstance(document, dict) and document.get("type") in _FIRST_TYPES
 
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)

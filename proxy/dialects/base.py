@@ -189,6 +189,9 @@ class Dialect(Protocol):
     def matches(self, path: str) -> bool:
         """Whether requests to this normalised path speak the dialect (`dialect = "auto"` asks in order)."""
 
+    def speaks(self, document: Any) -> bool:
+        """Whether a reply whose first JSON document is this one is of this API (where the path has told nothing)."""
+
     def read_call(self, request: Request) -> Call:
         """Read `request.body`. Never raises."""
 

@@ -94,6 +94,9 @@ class Gemini:
     def matches(self, path: str) -> bool:
         return bool(_PATH.search(path) or _MODELS.search(path))
 
+    def speaks(self, document: Any) -> bool:
+        return isinstance(document, dict) and not document.keys().isdisjoint(("candidates", "promptFeedback"))
+
     def read_call(self, request: Request) -> Call:
         """Model and stream flag stand in the path, so they are known without the body."""
         document = openai_common.read_request(request.body)
@@ -244,8 +247,8 @@ class GeminiStream(DocumentStream):
                 for slot in string_slots(document, name, (name,)):
                     yield Channel(0, Kind.TEXT, pointer(slot.path), repeated=name != "error"), slot
 
-    def is_complete(self, channel: Channel) -> bool:
-        return not (channel.repeated or _is_piece(channel))
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        return _candidates(document) is not None and not (channel.repeated or _is_piece(channel))
 
     def read(self, document: Any) -> Parsed:
         candidates = _candidates(document)

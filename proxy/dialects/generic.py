@@ -36,6 +36,9 @@ class Generic:
     def matches(self, path: str) -> bool:
         return True
 
+    def speaks(self, document: Any) -> bool:
+        return False
+
     def read_call(self, request: Request) -> Call:
         """The top-level `model` and `stream` that most APIs have, and every string as a text."""
         try:

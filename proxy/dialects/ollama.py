@@ -56,6 +56,9 @@ class Ollama:
     def matches(self, path: str) -> bool:
         return path.rstrip("/").endswith(("/api/chat", "/api/generate"))
 
+    def speaks(self, document: Any) -> bool:
+        return isinstance(document, dict) and isinstance(document.get("done"), bool) and _is_answer(document)
+
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)
         if not document:
@@ -146,7 +149,7 @@ class OllamaStream(DocumentStream):
                     if channel is not None:
                         yield channel, slot
 
-    def is_complete(self, channel: Channel) -> bool:
+    def is_complete(self, channel: Channel, document: Any) -> bool:
         return channel.kind is Kind.TOOL_ARGUMENTS or str(channel.index).startswith("/message/tool_calls/")
 
     def read(self, document: Any) -> Parsed:

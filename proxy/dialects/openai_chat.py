@@ -35,6 +35,9 @@ class OpenAIChat:
     def matches(self, path: str) -> bool:
         return path.rstrip("/").endswith("/chat/completions")
 
+    def speaks(self, document: Any) -> bool:
+        return openai_common.is_object(document, "chat.completion")
+
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)
         limit = document.get("max_completion_tokens")

@@ -107,6 +107,11 @@ def ask_for_usage(request: Request) -> bool:
     return True
 
 
+def is_object(document: Any, name: str) -> bool:
+    """Whether a document says that it is this object of OpenAI's, or a chunk of one."""
+    return isinstance(document, dict) and document.get("object") in (name, f"{name}.chunk")
+
+
 def strings(value: Any) -> list[str]:
     """All strings at or below `value`, in order; none where they nest too deeply."""
     try:

@@ -12,7 +12,7 @@ from ..errors import Problem
 from ..framing import Framing
 from . import openai_common
 from .base import Call, Channel, DialectStream, Kind
-from .documents import Slot
+from .documents import Slot, pointer, string_slots
 from .generic import Generic
 from .stream import Text, framing_of
 
@@ -26,6 +26,9 @@ class OpenAICompletions:
     def matches(self, path: str) -> bool:
         path = path.rstrip("/")
         return path.endswith("/completions") and not path.endswith("/chat/completions")
+
+    def speaks(self, document: Any) -> bool:
+        return openai_common.is_object(document, "text_completion")
 
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)
@@ -54,9 +57,11 @@ class CompletionsStream(openai_common.OpenAIStream):
     object_name = "text_completion"
 
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
-        text = choice.get("text")
-        if isinstance(text, str) and text:
-            yield Channel(index, Kind.TEXT, 0), Slot(choice, "text", ("text",))
+        for name in choice:
+            if name in ("text", "delta", "message"):  # the others are chat's, but who mixes the two up sends them
+                for slot in string_slots(choice, name, (name,)):
+                    place = 0 if slot.path == ("text",) else pointer(slot.path)
+                    yield Channel(index, Kind.TEXT, place), slot
 
     def empty_choice(self, *, first: bool) -> dict[str, Any]:
         return {"text": "", "logprobs": None, "finish_reason": "length"}

@@ -59,6 +59,11 @@ class OpenAIResponses:
     def matches(self, path: str) -> bool:
         return _PATH.search(path) is not None
 
+    def speaks(self, document: Any) -> bool:
+        if not isinstance(document, dict):
+            return False
+        return document.get("object") == "response" or str(document.get("type")).startswith("response.")
+
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)
         texts = [slot.text for slot in _request_slots(document)]

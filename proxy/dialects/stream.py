@@ -153,8 +153,9 @@ class DocumentStream(Stream):
         """What a document says besides its texts: a `Parsed` without deltas."""
         return NOTHING
 
-    def is_complete(self, channel: Channel) -> bool:
-        """Whether a text of this channel is whole in its event, so that the channel ends with it."""
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        """Whether a text of this channel is whole in the event with this document, so that the channel ends with it. Never in
+        a document of unknown shape: it may be one of another API, which sends a text in pieces there."""
         return False
 
     def read_other(self, data: bytes) -> Parsed:
@@ -184,7 +185,7 @@ class DocumentStream(Stream):
         found = self.read(document)
         if self.framing is Framing.JSON:
             return Parsed(deltas, (EVERY_CHANNEL,), found.usage, found.choices, mirrored=found.mirrored)
-        complete = [channel for channel, _ in deltas if self.is_complete(channel)]
+        complete = [channel for channel, _ in deltas if self.is_complete(channel, document)]
         return Parsed(deltas, [*complete, *found.ends], found.usage, found.choices, mirrored=found.mirrored)
 
     def document(self, raw: bytes) -> Any:

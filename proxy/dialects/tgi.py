@@ -38,6 +38,9 @@ class TGI:
     def matches(self, path: str) -> bool:
         return path.rstrip("/").endswith(("/generate", "/generate_stream"))
 
+    def speaks(self, document: Any) -> bool:
+        return isinstance(document, dict) and "generated_text" in document
+
     def read_call(self, request: Request) -> Call:
         """A stream is asked for by the path, or, where both kinds have one, with `stream`."""
         document = openai_common.read_request(request.body)
@@ -124,8 +127,9 @@ class TGIStream(DocumentStream):
                 if channel is not None:
                     yield channel, slot
 
-    def is_complete(self, channel: Channel) -> bool:
-        return isinstance(channel.index, str) and channel != SPECIAL
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        own = isinstance(document, dict) and ("token" in document or "generated_text" in document)
+        return own and isinstance(channel.index, str) and channel != SPECIAL
 
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):
@@ -165,7 +169,7 @@ class TGIStream(DocumentStream):
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         _, slot = self.place(event, channel)
         if slot.path[0] != "token":
-            raise ValueError("only the text of a token can be continued")
+            return self.say_again(event, channel, text)
         event = self._say(text, special=channel == SPECIAL)
         return Event(event.raw, self, Parsed([(channel, text)], choices=(0,)))
 

@@ -44,6 +44,16 @@ def test_several_choices_in_one_chunk(open_stream: Open) -> None:
     assert event.ends == [Channel(0, None, None)]
 
 
+@pytest.mark.parametrize("name", ["delta", "message"])
+def test_the_fields_of_chat_are_texts_too(name: str, open_stream: Open) -> None:
+    """Nothing goes unseen because a server speaks the other of the two APIs."""
+    event = open_stream("openai-completions").event(chunk(**{name: {"content": "a"}}, text="b"))
+    assert event.deltas == [(Channel(0, Kind.TEXT, f"/{name}/content"), "a"), (TEXT, "b")]
+    rewritten = event.with_deltas([(channel, "x") for channel, _ in event.deltas])
+    assert rewritten is not None
+    assert rewritten.document["choices"] == [{"index": 0, name: {"content": "x"}, "text": "x"}]
+
+
 @pytest.mark.parametrize("text", [None, "", 7])
 def test_a_choice_without_text(text: Any, open_stream: Open) -> None:
     event = open_stream("openai-completions").event(chunk(text=text))
