@@ -137,7 +137,8 @@ class Automaton:
     def __init__(self, entities: Sequence[Entity]) -> None:
         self.program = Program(entities)
         self.allowance = 0
-        """Steps that may still be spent, some tenths of a microsecond each; whoever walks sets it first."""
+        """Steps that may still be spent, some tenths of a microsecond each; whoever walks sets it first, for each
+        walk: nothing that others have left, or used up, counts."""
         self._entries = 0
         self._fronts: WeakValueDictionary[tuple[State, Runs], Front] = WeakValueDictionary()
         self._states: WeakValueDictionary[tuple[frozenset[Place], Outcome], State] = WeakValueDictionary()
@@ -198,7 +199,8 @@ class Automaton:
             if (
                 not after[index] and entities[index].valid is None
             ):  # certain: those behind it in the list cannot win here
-                ordinary = ordinary[:place]
+                behind = [index for index in ordinary[place:] if entities[index].context is not None]
+                ordinary = ordinary[:place] + behind
                 break
         return Outcome(
             ends=tuple(index for index in ordinary if not after[index]),

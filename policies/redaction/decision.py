@@ -46,6 +46,7 @@ class Decision:
 
     __slots__ = (
         "_automaton",
+        "_context",
         "_done",
         "_pieces",
         "_position",
@@ -57,8 +58,9 @@ class Decision:
         "held",
     )
 
-    def __init__(self, automaton: Automaton, replace: Replace, front: Front, held: str) -> None:
+    def __init__(self, automaton: Automaton, replace: Replace, front: Front, held: str, context: int = 0) -> None:
         self._automaton = automaton
+        self._context = context  # so many characters of `held` only stand before the text
         self._replace = replace
         self.held = held
         """The text from the oldest run on."""
@@ -135,11 +137,14 @@ class Decision:
                 return
 
     def _is_valid(self, index: int, start: int, end: int) -> bool:
-        valid = self._automaton.program.entities[index].valid
-        if valid is None:
+        entity = self._automaton.program.entities[index]
+        if entity.valid is None and start >= self._context:
             return True
         self._automaton.spend(VALIDATION_STEPS)
-        return valid(fold(self.held[start:end]))
+        text = fold(self.held[start:end])
+        if start < self._context and (entity.context is None or start + entity.context(text) < self._context):
+            return False  # something of the context would have to be replaced
+        return entity.valid is None or entity.valid(text)
 
     def _settle(self) -> None:
         """Decide the oldest runs, as far as they can be decided."""
@@ -224,6 +229,7 @@ class Decision:
     def _forget(self, end: int) -> None:
         """Let go of the text up to `end`, of which `_pieces` have told."""
         self.held = self.held[end:]
+        self._context = max(self._context - end, 0)
         self._position -= end
         self._seen -= end
         self._done -= end

@@ -39,10 +39,11 @@ def _token(
 # -- blocks and links -------------------------------------------------------------------------------------------------
 
 # RFC 7468 (PEM), RFC 1421 section 4.6 (its headers), RFC 4880 section 6.2 (OpenPGP), RFC 4716 (SSH2, with four hyphens),
-# PuTTY's PPK, age. Line ends may be written as \n, lines may be indented or quoted, as in source code. What is swallowed
+# PuTTY's PPK, age. Line ends may be written as \n or <br>, lines may be indented, quoted, numbered, or those of a diff. What is swallowed
 # ends behind the END line, or before what cannot stand in a block.
-_LINE_END = r"(?:[\s\"'+,>|#]|\\{1,2}[nrt]){0,40}"
+_LINE_END = r"(?:[\s\"'+,.>|#-]|\\{1,2}[nrt]|<br ?/?>|\d{1,4}[:.)]){0,40}"
 _BLOCK_BEGINS = r"(?:[A-Za-z0-9+/]{12}|(?:Proc-Type|DEK-Info|Version|Comment|Subject|Charset|Hash|x-[a-z-]{1,30}): )"
+_IN_BLOCK = r"[A-Za-z0-9+/=:,.;()\\\s\"'|>#]"
 _PRIVATE_KEY = Entity(
     "PRIVATE_KEY",
     "|".join(
@@ -55,7 +56,7 @@ _PRIVATE_KEY = Entity(
             r"b3BlbnNzaC1rZXktdjEA",  # "openssh-key-v1" and its zero byte in base64, where the frame is missing
         )
     ),
-    swallow=r"[A-Za-z0-9+/=:,.;()\\\s\"'|>#]*(?:-[A-Za-z0-9+/=:,.;()\\\s\"'|>#]+)*(?:-{4,5} ?END [A-Z0-9 ]{0,50}-{4,5})?",
+    swallow=rf"{_IN_BLOCK}*(?:(?:-{_IN_BLOCK}|<br ?/?>){_IN_BLOCK}*)*(?:-{{4,6}} ?END [A-Z0-9 ]{{0,50}}-{{4,5}})?",
 )
 
 # RFC 7515 to 7519: base64url of a JSON object, then dots. It commits at the first dot, or, where the header is too long
@@ -73,9 +74,16 @@ _URL_CREDENTIALS = Entity(
     "URL_CREDENTIALS",
     r"[A-Za-z][A-Za-z0-9+.-]{1,24}:(?:\\?/){2}"
     r"(?:[^\s/?#@:\"'<>`]{0,128}:[^\s/?\"'`]{1,200}|[^\s/?#@:\"'<>`]{16,200})@",
-    before=r"\w",
+    before=r"[A-Za-z0-9]",
     valid=validators.url_credentials,
     context=validators.scheme,
+)
+
+_JDBC_CREDENTIALS = Entity(  # Oracle's JDBC Developer's Guide, "Data Sources and URLs"
+    "URL_CREDENTIALS",
+    r"jdbc:oracle:[a-z0-9]{2,6}:[^\s/@:\"'<>`]{1,64}/[^\s/@\"'<>`]{1,128}@",
+    before=r"[A-Za-z0-9]",
+    context=lambda text: text.rindex(":", 0, text.index("/")) + 1,
 )
 
 # docs.slack.dev (incoming webhooks), discord.com/developers (Webhook), Teams' and Zapier's manuals: who has the link may
@@ -90,7 +98,7 @@ _WEBHOOK = Entity(
             r"(?:https?://)?hooks\.zapier\.com/hooks/catch/\d{4,12}/[a-z0-9]{5}",
         )
     ),
-    before=r"\w",
+    before=r"[A-Za-z0-9]",
     swallow=r"[A-Za-z0-9+/_@=-]*",
 )
 
@@ -103,7 +111,9 @@ _OPENAI = _token(
     "OPENAI_KEY",
     r"sk-(?:proj|svcacct|service|admin|None|or-v1|lf|live|test)-[A-Za-z0-9_-]{16}",
     r"sk-[A-Za-z0-9]{20}",
-    before=r"[\w-]",
+    r"sk-[A-Za-z0-9_-]{1,60}T3BlbkFJ",  # "OpenAI" in base64
+    r"sess-[A-Za-z0-9]{32}",
+    before=r"[A-Za-z0-9-]",
 )
 _HUGGINGFACE = _token("HUGGINGFACE_TOKEN", r"hf_[A-Za-z0-9]{24}", r"api_org_[A-Za-z0-9]{24}")  # huggingface.co/docs/hub
 # gitleaks and TruffleHog, rules of these names; the makers' documentation.
@@ -161,7 +171,7 @@ _AWS_TOKEN = _token(
 # learn.microsoft.com: connection strings of Storage, Service Bus, Cosmos DB and others; shared access signatures.
 _AZURE_NAMED = Entity(
     "AZURE_KEY",
-    r"(?:(?i:Account|SharedAccess|Access|Shared)Key|(?i:sharedAccessSignature)|[?&;](?:sig|code)) ?[=:] ?[\"']?"
+    r"(?:(?i:Account|SharedAccess|Access|Shared)Key|(?i:sharedAccessSignature)|[?&;](?:sig|code))[\"']? ?[=:] ?[\"']?"
     r"(?:[A-Za-z0-9+/_-]|%[0-9A-Fa-f]{2}){20,120}={0,2}",
     after=r"[A-Za-z0-9+/%=_-]",
     valid=validators.varied,
@@ -182,8 +192,8 @@ _AZURE = Entity(
             r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}",
         )
     ),
-    before=r"[\w+/~-]",
-    after=r"[\w+/~=-]",
+    before=r"[A-Za-z0-9+/~-]",
+    after=r"[A-Za-z0-9_+/~=-]",
     valid=validators.varied,
 )
 # cloud.google.com/docs/authentication/api-keys; developers.google.com/identity/protocols/oauth2 (sizes and examples).
@@ -193,6 +203,7 @@ _GOOGLE_OAUTH = _token(
     r"ya29\.[A-Za-z0-9_.-]{20}",
     r"GOCSPX-[A-Za-z0-9_-]{20}",
     r"1//0[A-Za-z0-9_-]{30}",
+    r"4/0A[A-Za-z0-9_-]{24}",
     joined=".",
 )
 # gitleaks and TruffleHog, rules of these names.
@@ -245,8 +256,8 @@ _HASHICORP = _token(
 _VAULT = Entity(  # as it was before Vault 1.10
     "HASHICORP_TOKEN",
     r"[sbr]\.[A-Za-z0-9]{24}",
-    before=r"[\w.-]",
-    after=r"[\w-]",
+    before=r"[A-Za-z0-9.-]",
+    after=r"[A-Za-z0-9-]",
     valid=validators.random_looking,
 )
 # gitleaks and TruffleHog, rules of these names; the makers' documentation.
@@ -265,6 +276,8 @@ _SERVICE_TOKEN = _token(
     r"pat[A-Za-z0-9]{14}\.[a-f0-9]{40}",  # Airtable
     r"glc_[A-Za-z0-9+/]{30}",  # Grafana
     r"glsa_[A-Za-z0-9]{30}",
+    r"eyJrIjoi[A-Za-z0-9+/_-]{40}",
+    r"snyk_[a-z]{2,5}\.[a-f0-9]{8}\.[A-Za-z0-9_-]{20}",
     r"sntry[su]_[A-Za-z0-9+/=_-]{30}",  # Sentry
     r"NR(?:AK|II|RA|JS|IQ|SP|AA)-[A-Za-z0-9_-]{15}",  # New Relic
     r"PMAK-[a-f0-9]{24}-[a-f0-9]{20}",  # Postman
@@ -308,28 +321,29 @@ _SERVICE_TOKEN = _token(
 
 _SLACK = _token(  # docs.slack.dev/authentication/tokens
     "SLACK_TOKEN",
-    r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10}",
+    r"xox[a-eprs](?:\.xox[a-z])?-[A-Za-z0-9%-]{10,24}",
     r"xapp-\d-[A-Za-z0-9-]{10}",
-    r"xwfp-[A-Za-z0-9-]{10}",
-)
+    r"xwfp-[A-Za-z0-9-]{10,24}",
+    rest=r"[A-Za-z0-9_%-]",
+)._replace(valid=validators.varied_with_digits)
 # core.telegram.org/bots/api#authorizing-your-bot: the bot's id, a colon, 35 characters.
 _TELEGRAM = Entity(
     "TELEGRAM_TOKEN",
     r"\d{6,11}:[A-Za-z0-9_-]{35}|\d{8,10}:AA[A-Za-z0-9_-]{32}",
     before=r"[\d.]",
-    after=r"[\w-]",
+    after=r"[A-Za-z0-9_-]",
     valid=validators.varied,
 )
 # discord.com/developers/docs/reference#authentication: an id, the time and an HMAC in base64url.
 _DISCORD = Entity(
     "DISCORD_TOKEN",
     r"[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,45}|mfa\.[A-Za-z0-9_-]{60,95}",
-    before=r"[\w.-]",
-    after=r"[\w-]",
+    before=r"[A-Za-z0-9.-]",
+    after=r"[A-Za-z0-9_-]",
 )
 _SENDGRID = _token("SENDGRID_KEY", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16}")  # sendgrid.com, API keys
 _TWILIO = Entity(  # twilio.com/docs/glossary/what-is-a-sid
-    "TWILIO_KEY", r"(?:SK|AC)[0-9a-fA-F]{32}", before=r"\w", after=r"\w", valid=validators.varied
+    "TWILIO_KEY", r"(?:SK|AC)[0-9a-fA-F]{32}", before=r"[A-Za-z0-9]", after=r"[A-Za-z0-9]", valid=validators.varied
 )
 _MAIL_KEY = Entity(  # gitleaks mailgun, mailchimp, sendinblue; resend.com
     "MAIL_SERVICE_KEY",
@@ -340,15 +354,17 @@ _MAIL_KEY = Entity(  # gitleaks mailgun, mailchimp, sendinblue; resend.com
             r"[0-9a-f]{32}-us\d{1,2}",  # Mailchimp
             r"(?:xkeysib|xsmtpsib)-[a-f0-9]{64}-[A-Za-z0-9]{16}",  # Brevo
             r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{20,24}",  # Resend
+            r"md-[A-Za-z0-9_-]{22}",  # Mandrill
+            r"mlsn\.[a-f0-9]{64}",  # MailerSend
         )
     ),
-    before=r"[\w-]",
-    after=r"[\w-]",
+    before=r"[A-Za-z0-9-]",
+    after=r"[A-Za-z0-9-]",
     valid=validators.varied,
 )
 _STRIPE = _token(  # docs.stripe.com/keys, docs.stripe.com/webhooks
     "STRIPE_KEY",
-    r"[sre]k_(?:live|test|prod)_[A-Za-z0-9]{10}",
+    r"[sre]k_(?:org_)?(?:live|test|prod)_[A-Za-z0-9]{10}",
     r"whsec_[A-Za-z0-9+/]{20}",
     rest=r"[A-Za-z0-9+/=_]",
 )
@@ -367,6 +383,7 @@ _PAYMENT = _token(
 _SOCIAL = _token(
     "SOCIAL_TOKEN",
     r"EAA[A-Za-z0-9]{80}",
+    r"IG(?:QV|QW|AA)[A-Za-z0-9_-]{60}",
     r"\d{15,16}\|[A-Za-z0-9_-]{27}",
     r"A{20}[A-Za-z0-9%]{30}",
     r"\d{8,20}-[A-Za-z0-9]{40}",
@@ -378,7 +395,8 @@ _SOCIAL = _token(
 _ASSIGNED = r"[\"'`]?(?: is | ?(?:=>|:=|[=:]) ?| )[\"'`]?"
 _SECRET = Entity(
     "SECRET",
-    r"(?i:(?:api|access|secret|subscription|account|admin|service|license|encryption|master)[ _-]?key|apikey"
+    r"(?i:(?:api|app|auth|access|secret|subscription|account|admin|service|license|encryption|master)[ _-]?key"
+    r"|[_-](?:key|pat|token|secret|password|passwd|pwd|pass)"
     r"|(?:client|api|app|consumer|signing|webhook|shared|oauth)[ _-]?secret|secret"
     r"|(?:auth|access|api|refresh|private|bot|session|personal|id|deploy)[ _-]?token|token|bearer|password|passwd|basic)"
     rf"{_ASSIGNED}[A-Za-z0-9_+/.~-]{{20,120}}={{0,2}}",
@@ -386,11 +404,20 @@ _SECRET = Entity(
     valid=lambda text: validators.assigned_secret(text) and not _is_known(text[validators.assignment(text) :]),
     context=validators.assignment,
 )
+_PASSWORD = Entity(  # what a person or a framework made up, shorter and with other marks
+    "SECRET",
+    r"(?i:password|passwd|passphrase|passcode|pass|pwd|secret[ _-]?key|secret)[\"'`]?(?: is | ?(?:=>|:=|[=:]) ?)[\"'`]?"
+    r"[A-Za-z0-9!@#$%^&*+=~?_.-]{8,100}",
+    before=r"[A-Za-z]",
+    after=r"[A-Za-z0-9!@#$%^&*+=~?_/(\[{-]",
+    valid=validators.assigned_password,
+    context=validators.assignment,
+)
 _BASIC = Entity(  # RFC 7617
     "SECRET",
     r"[Bb]asic [A-Za-z0-9+/]{8,160}={0,2}",
-    before=r"\w",
-    after=r"[\w+/=]",
+    before=r"[A-Za-z0-9]",
+    after=r"[A-Za-z0-9+/=]",
     valid=validators.basic_credentials,
     context=validators.assignment,
 )
@@ -411,11 +438,11 @@ _SPACED = r"A-Za-z0-9_+\u00c0-\u0dff\u10a0-\u13ff\u1e00-\u1fff"
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _AT_DOMAIN = (
     r"(?:@|%40|&#64;|&#x40;|\[(?:at|@)\]|\(at\))"
-    r"(?:[\w.\u0900-\u0dff-]{1,190}|(?:[\w-]{1,40}(?:\.|\[dot\]|\(dot\))){1,3}[A-Za-z]{2,12})"
+    r"(?:[\w.\u0900-\u0dff-]{1,190}|\[\d{1,3}(?:\.\d{1,3}){3}\]|(?:[\w-]{1,40}(?:\.|\[dot\]|\(dot\))){1,3}[A-Za-z]{2,12})"
 )
 _EMAIL = Entity(
     "EMAIL",
-    rf"(?:[{_SPACED}][{_SPACED}.%'-]{{0,63}}|\"[^\s\"@\\]{{1,62}}\"){_AT_DOMAIN}",
+    rf"(?:[{_SPACED}][{_SPACED}.%'!-]{{0,63}}|\"[^\s\"@\\]{{1,62}}\"){_AT_DOMAIN}",
     before=rf"[{_SPACED}]",
     after=r"[A-Za-z0-9]",
     valid=validators.email,
@@ -426,11 +453,11 @@ _EMAIL_UNSPACED = Entity(
 _GIT_REMOTE = Entity(  # git-scm.com/docs/git-clone, "Git URLs": no mailbox, so it stays
     "EMAIL",
     r"(?:git|hg|svn)@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}",
-    before=r"[\w.+-]",
-    after=r"\w",
+    before=r"[A-Za-z0-9.+-]",
+    after=r"[A-Za-z0-9]",
     context=len,
 )
-_GAP = r"(?:[ ._/-]{1,2}\n?|[\n\t])"
+_GAP = r"(?:[ ._/-]{1,3}\n?|[\n\t])"
 _CARD = Entity(  # ISO/IEC 7812-1
     "CARD",
     "|".join(
@@ -442,23 +469,38 @@ _CARD = Entity(  # ISO/IEC 7812-1
             rf"\d{{8}}{_GAP}\d{{8}}",
         )
     ),
-    before=r"[\w.+]",
-    after=r"\w",
+    before=r"[A-Za-z0-9.+]",
+    after=r"[A-Za-z0-9]",
     valid=validators.card,
+)
+_CARD_TRACK = Entity(  # ISO/IEC 7813: what the magnetic stripe says
+    "CARD",
+    r"%[Bb]\d{12,19}",
+    after=r"\d",
+    valid=lambda text: validators.card(text[2:]),
+    context=lambda text: 2,
+)
+_CARD_CALLED = Entity(  # where a telephone number is expected: the whole is a card, and its beginning no such number
+    "CARD",
+    phones.NAME_PATTERN + r"\d{4}(?:[ .-]?\d{4}){3}",
+    before=r"[A-Za-z]",
+    after=r"[A-Za-z0-9]",
+    valid=lambda text: validators.card(text[validators.words_before_digits(text) :]),
+    context=validators.words_before_digits,
 )
 _IBAN = Entity(  # ISO 13616, also in the paper form's groups
     "IBAN",
     r"(?:IBAN)?[A-Z]{2}[ .-]?\d{2}(?:[ .-]{0,2}\n?[A-Z0-9]){11,30}|[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}",
-    before=r"\w",
-    after=r"\w",
+    before=r"[A-Za-z0-9]",
+    after=r"[A-Za-z0-9]",
     valid=validators.iban,
     context=lambda text: 4 if text.startswith("IBAN") else 0,
 )
 _US_SSN = Entity(  # ssa.gov/employer/randomization.html
     "US_SSN",
     r"\d{3}-\d{2}-\d{4}|\d{3} \d{2} \d{4}|\d{3}\.\d{2}\.\d{4}",
-    before=r"[\w.+-]",
-    after=r"[\w-]",
+    before=r"[A-Za-z0-9.+-]",
+    after=r"[A-Za-z0-9-]",
     valid=validators.us_ssn,
 )
 _US_SSN_NAMED = Entity(  # nine digits in one piece only where they are named
@@ -466,14 +508,14 @@ _US_SSN_NAMED = Entity(  # nine digits in one piece only where they are named
     r"(?i:ssn|social[ _-]?security(?:[ _-]?(?:number|num|no\.?|#))?)(?i:[\"']?[ :=#]{1,3}| is | number )[\"']?"
     r"\d{3}[ -]?\d{2}[ -]?\d{4}",
     before=r"[A-Za-z]",
-    after=r"[\w-]",
+    after=r"[A-Za-z0-9-]",
     valid=validators.named_us_ssn,
     context=validators.words_before_digits,
 )
 _IPV4 = Entity(  # RFC 791; also with the dots taken out of action, as security reports have them
     "IPV4",
     r"\d{1,3}(?:(?:\.|\[\.\])\d{1,3}){3}",
-    before=r"[\w.]",
+    before=r"[A-Za-z0-9.]",
     after=r"[A-Za-z0-9]",
     valid=validators.ipv4,
 )
@@ -488,30 +530,44 @@ _NOT_IPV4 = Entity(  # versions, object identifiers, sections: they stay
             r"\d{1,8}(?:\.\d{1,8}){4,20}",
         )
     ),
-    before=r"[\w.]",
-    after=r"\w",
+    before=r"[A-Za-z0-9.]",
+    after=r"[A-Za-z0-9]",
     context=len,
 )
-_PINNED = Entity("IPV4", r"[=<>~!]=\d{1,5}(?:\.\d{1,5}){3}", after=r"\w", context=len)  # package==1.2.3.4
+_PINNED = Entity("IPV4", r"[=<>~!]=\d{1,5}(?:\.\d{1,5}){3}", after=r"[A-Za-z0-9]", context=len)  # package==1.2.3.4
 _IPV6 = Entity(  # RFC 4291, RFC 4007
     "IPV6",
     r"(?:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}|:)(?::[0-9A-Fa-f]{0,4}){1,7}(?:\d{0,2}(?:\.\d{1,3}){3})?"
     r"(?:%[A-Za-z0-9][\w.-]{0,15})?",
-    before=r"\w",
-    after=r"\w",
+    before=r"[A-Za-z0-9]",
+    after=r"[A-Za-z0-9]",
     valid=validators.ipv6,
 )
 _PHONE = Entity(  # ITU-T E.164, E.123, RFC 3966
-    "PHONE", phones.INTERNATIONAL_PATTERN, before=r"[\w+.]", after=r"\w", valid=phones.international
+    "PHONE", phones.INTERNATIONAL_PATTERN, before=r"[A-Za-z0-9+.]", after=r"[A-Za-z0-9]", valid=phones.international
 )
 
 _NOT_PHONE = Entity(  # rows of numbers: they stay
-    "PHONE", phones.NO_PHONE_PATTERN, before=r"[\w.+-]", after=r"\w", valid=phones.no_phone, context=len
+    "PHONE",
+    f"(?:{phones.NAME_PATTERN})?{phones.NO_PHONE_PATTERN}",
+    before=r"[\w.+-]",
+    after=r"\w",
+    valid=lambda text: phones.no_phone(text[validators.words_before_digits(text) :]),
+    context=len,
+)
+_NUMBERED = Entity(  # numbers of something else, which says so: too short for a card of today
+    "PHONE",
+    r"(?i:order|invoice|batch|ticket|case|nhs|ref(?:erence)?|serial|part|item|tracking|isbn|article|model|lot)"
+    r"(?i:[ _-]?(?:number|num|no|nr|id|code)\.?)?[ :=#]{1,3}\d(?:[ -]?\d){5,12}",
+    before=r"[A-Za-z]",
+    after=r"[A-Za-z0-9]",
+    context=len,
 )
 
 DEFAULTS: tuple[Described, ...] = (
     Described(_PRIVATE_KEY, "private key blocks: PEM, OpenSSH, OpenPGP, PuTTY, age"),
     Described(_JWT, "JSON Web Tokens, signed or encrypted"),
+    Described(_JDBC_CREDENTIALS, "user and password in Oracle's JDBC links"),
     Described(_WEBHOOK, "webhook links: Slack, Discord, Teams, Zapier"),
     Described(_URL_CREDENTIALS, "user and password, or a token, in a URL"),
     Described(_ANTHROPIC, "API keys: Anthropic"),
@@ -548,9 +604,12 @@ DEFAULTS: tuple[Described, ...] = (
     Described(_AWS_SECRET, "secret access keys: AWS"),
     Described(_AWS_SECRET_NAMED, "secret access keys after their name: AWS"),
     Described(_SECRET, "a random value after a name like api_key, client_secret or Bearer"),
+    Described(_PASSWORD, "a password that mixes letters, digits and marks, after its name"),
     Described(_BASIC, "user and password in an HTTP Basic header"),
     Described(_IBAN, "bank accounts (IBAN)"),
     Described(_CARD, "payment cards"),
+    Described(_CARD_TRACK, "payment cards on a magnetic stripe"),
+    Described(_CARD_CALLED, "payment cards after a word like phone"),
     Described(_US_SSN, "US social security numbers"),
     Described(_US_SSN_NAMED, "US social security numbers in one piece, where they are named"),
     Described(_IPV4, "IPv4 addresses"),
@@ -571,7 +630,7 @@ def _is_known(value: str) -> bool:
 
 
 # What stays and must not be bitten into: it goes first where it is as long as what it protects from, else last.
-_DECOYS_FIRST, _DECOYS_LAST = (_GIT_REMOTE,), (_NOT_IPV4, _PINNED, _NOT_PHONE)
+_DECOYS_FIRST, _DECOYS_LAST = (_GIT_REMOTE,), (_NOT_IPV4, _PINNED, _NOT_PHONE, _NUMBERED)
 
 
 def entities(phone_regions: Iterable[str] = ()) -> tuple[Entity, ...]:
@@ -590,10 +649,16 @@ def _national_phones(regions: Iterable[str]) -> tuple[Entity, ...]:
         Entity(
             "PHONE",
             phones.NAMED_PATTERN,
-            before=r"[^\W_]",
-            after=r"\w",
+            before=r"[A-Za-z]",
+            after=r"[A-Za-z0-9]",
             valid=phones.named(regions),
             context=validators.words_before_digits,
         ),
-        Entity("PHONE", phones.NATIONAL_PATTERN, before=r"[\w.+#$€£-]", after=r"\w", valid=phones.national(regions)),
+        Entity(
+            "PHONE",
+            phones.NATIONAL_PATTERN,
+            before=r"[A-Za-z0-9_.+#$€£-]",
+            after=r"[A-Za-z0-9_]",
+            valid=phones.national(regions),
+        ),
     )

@@ -19,6 +19,10 @@ The matches of a text are found from left to right. From a position on (the text
    shorter ends (and the other entities) possible.
 5. The search goes on at the match's end.
 
+A text may stand behind a *context*: what gives it its meaning, such as the key of a value in JSON. The matches are then
+those of both in one piece, but the context is not written, and a match that begins in it counts only where all that it
+replaces is in the text (`Entity.context`).
+
 Nothing here depends on how the text was cut. Text is held from the first start at which some continuation could still
 make an entity match, never more than `Scanner.width` folded characters.
 
@@ -69,5 +73,10 @@ class Entity(NamedTuple):
 
 
 def dictionary(name: str, words: Iterable[str], *, ignore_case: bool = True) -> Entity:
-    """An entity of literal `words`, found where no word character stands on either side."""
-    return Entity(name, words=tuple(words), ignore_case=ignore_case, before=r"\w", after=r"\w")
+    """An entity of literal `words`, found where no letter or digit of a script that puts spaces between words stands on
+    either side: in the others, and with the marks of emphasis (`_Anna_`), nothing shows where a word ends."""
+    return Entity(name, words=tuple(words), ignore_case=ignore_case, before=_SPACED, after=_SPACED)
+
+
+# Not Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, and Korean, which joins its particles.
+_SPACED = r"[^\W_\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"

@@ -5,8 +5,13 @@ A text that begins with `{` or `[` (tool arguments: or with `"`) is read as JSON
 - Each string, also one that is a key, is a text of its own: a match never spans two. Escapes are decoded before the
   scanner sees them; what is not replaced is written back in its own spelling, replacements are escaped. So what was
   valid JSON stays so.
-- A number is a text of its own too. It waits until it has ended, since one that is replaced becomes a string.
+- A number is a text of its own too. It waits until it has ended, since one that is replaced becomes a string. So does a
+  `true`, `false` or `null`, which may be the beginning of something else.
+- A value, or an item of an array, stands behind its key as its context (`entity.py`): `api_key": "` gives it its meaning.
 - All else passes as it is.
+
+A text that is itself the value of a key, in a document that somebody else took apart, is given it: `TextRedactor(...,
+key="api_key")`, or for a text that is no JSON `scanner.redactor(replace, naming("api_key"))`.
 
 From the first character on that JSON does not allow, the rest is plain text: the string that it stands in, or the number
 before it, goes on with it. Any other text is plain from its first character on.
@@ -26,35 +31,42 @@ _ESCAPE = re.compile(r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))')
 _ESCAPE_BEGUN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _LOW_SURROGATE = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _LOW_SURROGATE_BEGUN = re.compile(r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z")
-_NUMBER_LIKE = re.compile(r"[-+.0-9eE]+")
+_SCALAR_LIKE = re.compile(r"[-+.0-9eE]+|[a-z]+")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_WORD = re.compile(r"[a-z]*")
 _WORDS = ("true", "false", "null")
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _MOST = 1000  # digits of a number, spaces behind it that wait with it, open brackets
+_KEY_CHARACTERS = 64  # the last of a key, which count
+
+
+def naming(key: str) -> str:
+    """The context of a value with this key."""
+    return f'{key[-_KEY_CHARACTERS:]}": "' if key else ""
 
 
 class TextRedactor:
     """One channel: `feed` the text as it comes, then `finish` once. Raises what the scanner's redactor raises.
 
-    `arguments`: the text is meant to be JSON, so that a string may stand alone.
+    `arguments`: the text is meant to be JSON, so that a string may stand alone. `key`: what the text is the value of.
     """
 
     __slots__ = (
-        "_arguments", "_is_key", "_nesting", "_out", "_redactor", "_replace", "_scanner", "_spelt", "_state", "_tail",
-        "feed",
+        "_arguments", "_contexts", "_is_key", "_key_read", "_nesting", "_out", "_redactor", "_replace", "_scanner",
+        "_spelt", "_state", "_tail", "feed",
     )  # fmt: skip
 
     feed: Callable[[str], str]
 
-    def __init__(self, scanner: Scanner, replace: Replace, *, arguments: bool = False) -> None:
+    def __init__(self, scanner: Scanner, replace: Replace, *, arguments: bool = False, key: str = "") -> None:
         self._scanner = scanner
         self._replace = replace
         self._arguments = arguments
         self._redactor: Redactor | None = None  # of the string, or of the plain text, that goes on
         self._spelt: list[str] = []  # how the characters stood that it holds
         self._nesting: list[str] = []  # the brackets that are open
+        self._contexts = [naming(key)]  # of values: outside of them all, and in each
         self._is_key = False
+        self._key_read = ""  # the last characters of the key that goes on
         self._tail = ""  # the beginning of a token that is not complete
         self._out: list[str] = []
         self._state: Callable[[str, int], int] = self._start
@@ -79,8 +91,8 @@ class TextRedactor:
     def finish(self) -> str:
         """The end of the channel: what was still held."""
         tail, self._tail = self._tail, ""
-        if self._state == self._number:
-            self._put_number(tail)
+        if self._state == self._scalar:
+            self._put_scalar(tail)
         elif self._redactor is None:
             self._out.append(tail)
         else:
@@ -108,7 +120,7 @@ class TextRedactor:
         """Text that is not JSON, to its end."""
         rest = text[at:]
         if self._redactor is None:
-            self._redactor = self._scanner.redactor(self._replace)
+            self._redactor = self._scanner.redactor(self._replace, self._contexts[-1])
         if self._spelt:
             self._scan(rest, list(rest))
         else:
@@ -124,9 +136,10 @@ class TextRedactor:
             return self._begin_string(at, is_key=False)
         if first in "{[" and len(self._nesting) < _MOST:
             self._nesting.append(first)
+            self._contexts.append(self._contexts[-1])
             self._state = self._first_key if first == "{" else self._first_item
             return self._pass(first, at)
-        self._state = self._number if first in "-0123456789" else self._word if first in "tfn" else self._plain
+        self._state = self._scalar if first in "-0123456789tfn" else self._plain
         return at
 
     def _first_item(self, text: str, at: int) -> int:
@@ -185,6 +198,8 @@ class TextRedactor:
             return run.end()
         if text[at] == '"':
             self._end_redactor()
+            if self._is_key:
+                self._contexts[-1] = naming(self._key_read)
             self._state = self._colon if self._is_key else self._after
             return self._pass('"', at)
         return self._escape(text, at)
@@ -208,30 +223,20 @@ class TextRedactor:
         self._scan(character, [text[at:end]])
         return end
 
-    def _number(self, text: str, at: int) -> int:
-        like = _NUMBER_LIKE.match(text, at)
+    def _scalar(self, text: str, at: int) -> int:
+        like = _SCALAR_LIKE.match(text, at)
         assert like is not None
         end = self._space_end(text, like.end())
         is_long, is_far = len(like[0]) > _MOST, end - like.end() > _MOST
         if end == len(text) and not is_long and not is_far:
             return self._wait(text, at)
-        if is_long or not _NUMBER.fullmatch(like[0]) or (not is_far and text[end] not in ",]}"):
+        known = like[0] in _WORDS or _NUMBER.fullmatch(like[0])
+        if is_long or not known or (not is_far and text[end] not in ",]}"):
             self._state = self._plain
             return at
-        self._put_number(like[0])
+        self._put_scalar(like[0])
         self._state = self._after
         return like.end()
-
-    def _word(self, text: str, at: int) -> int:
-        word = _WORD.match(text, at)
-        assert word is not None
-        if word.end() == len(text) and any(known.startswith(word[0]) for known in _WORDS):
-            return self._wait(text, at)
-        if word[0] not in _WORDS:
-            self._state = self._plain
-            return at
-        self._state = self._after
-        return self._pass(word[0], at)
 
     # Their parts
 
@@ -245,6 +250,7 @@ class TextRedactor:
 
     def _close(self, at: int, bracket: str) -> int:
         self._nesting.pop()
+        self._contexts.pop()
         self._state = self._after
         return self._pass(bracket, at)
 
@@ -261,12 +267,15 @@ class TextRedactor:
 
     def _begin_string(self, at: int, *, is_key: bool) -> int:
         self._is_key = is_key
-        self._redactor = self._scanner.redactor(self._replace)
+        self._key_read = ""
+        self._redactor = self._scanner.redactor(self._replace, "" if is_key else self._contexts[-1])
         self._state = self._string
         return self._pass('"', at)
 
     def _scan(self, characters: str, spelt: list[str]) -> None:
         assert self._redactor is not None
+        if self._is_key:
+            self._key_read = (self._key_read + characters)[-_KEY_CHARACTERS:]
         self._spelt += spelt
         self._put(self._redactor.scan(characters))
 
@@ -283,9 +292,9 @@ class TextRedactor:
             self._out.append("".join(self._spelt[:consumed]) if replacement is None else _quoted(replacement)[1:-1])
             del self._spelt[:consumed]
 
-    def _put_number(self, number: str) -> None:
-        redacted = self._scanner.redact(number, self._replace)
-        self._out.append(number if redacted == number else _quoted(redacted))
+    def _put_scalar(self, scalar: str) -> None:
+        redacted = self._scanner.redact(scalar, self._replace, self._contexts[-1])
+        self._out.append(scalar if redacted == scalar else _quoted(redacted))
 
 
 def _quoted(text: str) -> str:

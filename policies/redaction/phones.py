@@ -83,7 +83,8 @@ def international(text: str) -> bool:
         plan = _CALLING_CODES.get(digits[:length])
         if plan is not None:
             national = digits[length:]
-            return bool(plan.fullmatch(national) or (national[:1] == "0" and plan.fullmatch(national[1:])))
+            trunk = national[:1] == "0" and digits[0] not in "17"  # whose plans have none, or another
+            return bool(plan.fullmatch(national) or (trunk and plan.fullmatch(national[1:])))
     return False
 
 
@@ -121,6 +122,7 @@ _OTHER = re.compile(
     | ^(?!01[5-7])\d{4}([ .-])\d{4}\1\d{4}$                                    # code points: 0633 0645 0645
     | ^\d{3}[ .]\d{3}[ .-]\d{3}$                                                  # thousands
     | ^0?123456789
+    | ^[01 .-]+$                                                               # binary
     """,
     re.VERBOSE,
 )
@@ -241,14 +243,21 @@ def no_phone(text: str) -> bool:
 # -- after a word that says so ----------------------------------------------------------------------------------------
 
 
+_FIRST = re.compile(r"[(+]?\d")
+
+
 def named(regions: Iterable[str]) -> Callable[[str], bool]:
-    """A validator for a number after "phone", "call" and the like: any grouping, valid in one of `regions`."""
+    """A validator for a number after "phone", "call" and the like: any grouping, valid in one of `regions` or
+    international (an exit code's beginning looks like a national number: the whole is the longer one)."""
     plans = []
     for region in regions:
         plan = _metadata(region)
         plans.append(re.compile(f"(?:{plan.national_prefix or ''})?(?:{_numbers(plan)})"))
 
     def valid(text: str) -> bool:
+        number = _FIRST.search(text)
+        if number is None or international(text[number.start() :]):
+            return number is not None
         digits = _NON_DIGIT.sub("", _without_extension(text))
         return len(digits) >= _SHORTEST and any(plan.fullmatch(digits) for plan in plans)
 
@@ -266,10 +275,11 @@ NATIONAL_PATTERN = (
     + _EXTENSION_PATTERN
     + r"|0\d{8,12}"
 )
-NAMED_PATTERN = (
+NAME_PATTERN = (
     r"(?i:(?:tele)?phone|tel|tél|telefon[eo]?|téléphone|teléfono|mobile?|móvil|cell(?:ulare)?|celular|handy|fax|call"
-    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number)"
+    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number|office|landline|hotline|helpline|direct)"
     r"(?i:[ _]?(?:number|num|no|nr|me|us|him|her|them|at|on|is)\.?){0,2}"
-    r"[\"']?[ :=.#]{1,3}[\"']?\(?\d(?:[ ().-]{0,2}\d){8,12}"
+    r"[\"']?[ :=.#]{1,3}[\"']?"
 )
+NAMED_PATTERN = NAME_PATTERN + r"[(+]?\d(?:[ ().-]{0,2}\d){8,15}" + _EXTENSION_PATTERN
 NO_PHONE_PATTERN = r"\d{1,8}(?:[ .-]\d{1,8}){2,24}"

@@ -13,6 +13,7 @@ from .automaton import Automaton
 from .common import COMMON
 from .decision import Decision, Piece, Replace
 from .entity import BudgetExceeded, Entity
+from .folding import fold
 
 __all__ = ["Piece", "Redactor", "Replace", "Scanner"]
 
@@ -37,13 +38,13 @@ class Scanner:
         """Build most of what texts will need: some tenths of a second now, and not in the first streams."""
         self.redact(COMMON, lambda entity, text: "")
 
-    def redactor(self, replace: Replace) -> Redactor:
-        """A redactor for one channel."""
-        return Redactor(self.automaton, replace)
+    def redactor(self, replace: Replace, context: str = "") -> Redactor:
+        """A redactor for one channel, which stands behind `context` (`entity.py`)."""
+        return Redactor(self.automaton, replace, context)
 
-    def redact(self, text: str, replace: Replace) -> str:
+    def redact(self, text: str, replace: Replace, context: str = "") -> str:
         """The whole of a text at once."""
-        redactor = self.redactor(replace)
+        redactor = self.redactor(replace, context)
         return redactor.feed(text) + redactor.finish()
 
 
@@ -52,19 +53,23 @@ class Redactor:
 
     After anything was raised it is of no further use: what it held is lost."""
 
-    __slots__ = ("_automaton", "_decision", "_front", "_held", "_replace")
+    __slots__ = ("_automaton", "_context", "_decision", "_front", "_held", "_replace")
 
-    def __init__(self, automaton: Automaton, replace: Replace) -> None:
+    def __init__(self, automaton: Automaton, replace: Replace, context: str = "") -> None:
         self._automaton = automaton
         self._replace = replace
         self._front = automaton.idle
         self._held = ""
         self._decision: Decision | None = None  # while the front is eventful
+        context = fold(context)
+        self._context = len(context)  # with how many characters of the context what is held begins
+        if context:
+            self.scan(context)
 
     @property
     def held(self) -> int:
         """Characters of the input held back now."""
-        return len(self._held)
+        return len(self._held) - self._context
 
     def feed(self, text: str) -> str:
         """What may go now. Raises `BudgetExceeded`, and what `replace` raises."""
@@ -75,8 +80,8 @@ class Redactor:
         except BudgetExceeded:  # used up what others had left: `scan` has an allowance of its own
             front = self._automaton.eventful
         hold = front.hold
-        if hold < 0:
-            return self._written(self._held + text, self.scan(text))
+        if hold < 0 or self._context:
+            return self._written(self._held[self._context :] + text, self.scan(text))
         self._front = front
         text = self._held + text
         if not hold:
@@ -88,21 +93,23 @@ class Redactor:
 
     def finish(self) -> str:
         """The end of the channel: what was still held."""
-        return self._written(self._held, self.end())
+        return self._written(self._held[self._context :], self.end())
 
     def scan(self, text: str) -> list[Piece]:
         """Like `feed`: what became of the characters that are no longer held, in order."""
         pieces: list[Piece] = []
         for at in range(0, len(text), STRIDE):
+            self._automaton.allowance = ALLOWANCE
             pieces += self._scan(text[at : at + STRIDE])
-        return pieces
+        return self._behind_context(pieces) if self._context else pieces
 
     def end(self) -> list[Piece]:
         """Like `finish`: what became of all that was still held."""
-        return self._decide("", final=True) if self._held else []
+        self._automaton.allowance = ALLOWANCE
+        pieces = self._decide("", final=True) if self._held else []
+        return self._behind_context(pieces) if self._context else pieces
 
     def _scan(self, stride: str) -> list[Piece]:
-        self._automaton.allowance = ALLOWANCE
         front = self._front
         for character in stride:
             front = front[character]
@@ -113,6 +120,16 @@ class Redactor:
         go = len(text) - front.hold
         self._held = text[go:]
         return [(go, None)] if go else []
+
+    def _behind_context(self, pieces: list[Piece]) -> list[Piece]:
+        """`pieces` without what they say of the context."""
+        own = []
+        for consumed, replacement in pieces:
+            passed = min(consumed, self._context)
+            self._context -= passed
+            if consumed > passed:
+                own.append((consumed - passed, replacement))
+        return own
 
     @staticmethod
     def _written(text: str, pieces: list[Piece]) -> str:
@@ -126,7 +143,7 @@ class Redactor:
     def _decide(self, text: str, *, final: bool = False) -> list[Piece]:
         """Walk `text` run by run. `final`: it is the end, everything is decided."""
         automaton = self._automaton
-        decision = self._decision or Decision(automaton, self._replace, self._front, self._held)
+        decision = self._decision or Decision(automaton, self._replace, self._front, self._held, self._context)
         pieces = decision.go(text, final=final)
         self._held = decision.held
         front = decision.front()

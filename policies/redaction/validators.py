@@ -46,7 +46,7 @@ _ISSUED = re.compile(
     """,
     re.VERBOSE,
 )
-_GAPS = re.compile(r"[ \t\n]+|[-._/]+\n?")
+_GAPS = re.compile(r"[ \t\n._/-]+")
 # How cards are written, if not in one piece: in fours, the last group shorter or one more; as Amex and Diners do; or with
 # the issuer's number apart.
 _CARD_SHAPE = re.compile(r"\d{4} \d{4} \d{4}(?: \d{4} \d{1,3}| \d{1,7})|\d{4} \d{6} \d{4,5}|\d{6} \d{6,13}|\d{8} \d{8}")
@@ -57,7 +57,9 @@ def card(text: str) -> bool:
     if not text.isdigit():
         lines = text.count("\n")
         text = _GAPS.sub(" ", text)
-        if not _CARD_SHAPE.fullmatch(text) or lines > 1:
+        if not _CARD_SHAPE.fullmatch(text) or lines not in (0, 1, text.count(" ")):
+            return False
+        if lines > 1 and text.split() == sorted(text.split()):  # a list of numbers
             return False
     digits = text.translate(_NO_SEPARATORS)
     return _ISSUED.fullmatch(digits) is not None and luhn(digits) and len(set(digits)) > 1
@@ -119,6 +121,8 @@ _LABEL_UNICODE = re.compile(r"[\w\u0900-\u0dff](?:[\w\u0900-\u0dff-]*[\w\u0900-\
 def email(text: str) -> bool:
     """An address whose domain can exist: labels (RFC 1035, or internationalised) below a top-level domain that does."""
     local, domain = _AT.split(text)[:2]
+    if domain.startswith("["):
+        return ipv4(domain[1:-1])
     domain = domain.replace("[dot]", ".").replace("(dot)", ".")
     *labels, top = domain.split(".")
     if top.lower() not in _TOPS or not labels:
@@ -204,15 +208,20 @@ def varied_with_digits(text: str) -> bool:
 def random_looking(text: str) -> bool:
     """Made by a generator and not by a person: letters and digits mixed throughout, no long words."""
     digits = sum(map(str.isdigit, text))
-    if not 0 < digits < len(text) or len(set(text)) < 8:
+    if digits == len(text) or len(set(text)) < 8 or _WORDS_JOINED.fullmatch(text):
         return False
     if _HEX.fullmatch(text):
         return digits > 1
-    mixed = len(_CLASS_CHANGE.findall(text)) * 2 >= len(text) or digits * 8 >= len(text)
-    return mixed and not _LONG_WORD.search(text)
+    changes = len(_CLASS_CHANGE.findall(text))
+    if not digits:
+        return changes * 2 >= len(text) and not _WORD.search(text)
+    mixed = changes * 2 >= len(text) or digits * 8 >= len(text)
+    return mixed and (changes * 4 >= len(text) or not _LONG_WORD.search(text))
 
 
 _HEX = re.compile(r"[0-9a-f]+")
+_WORDS_JOINED = re.compile(r"(?:[A-Za-z][a-z]*\d{0,4}|\d+)(?:[._/-]+(?:[A-Za-z][a-z]*\d{0,4}|\d+))+")  # paths, names
+_WORD = re.compile(r"[a-z]{5}")
 _LONG_WORD = re.compile(r"[a-z]{9}|[A-Z]{13}")
 _CLASS_CHANGE = re.compile(r"(?<=[a-z])[^a-z]|(?<=[A-Z])[^A-Z]|(?<=\d)\D|(?<=[+/])[^+/]")
 
@@ -244,6 +253,17 @@ def assigned_secret(text: str) -> bool:
     """`name = "value`, where the value looks random."""
     value = text[assignment(text) :]
     return varied(value) and random_looking(value)
+
+
+def assigned_password(text: str) -> bool:
+    """`password = "value`, where the value has letters, digits and marks as a name or an expression has not."""
+    value = text[assignment(text) :]
+    if value[0] in "$%&*" or not any(map(str.isdigit, value)) or not any(map(str.isalpha, value)):
+        return False
+    return _MARK.search(value[:-1]) is not None and len(set(value)) >= 6
+
+
+_MARK = re.compile(r"[!@#$%^&*+=~?]")
 
 
 def basic_credentials(text: str) -> bool:

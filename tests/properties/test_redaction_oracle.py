@@ -17,6 +17,7 @@ from rigs.redaction_oracle import Oracle
 
 from policies.redaction.entities import entities
 from policies.redaction.entity import Entity, dictionary
+from policies.redaction.json_text import naming
 from policies.redaction.scanner import Scanner
 
 CHANCE = st.randoms(use_true_random=False)
@@ -63,9 +64,9 @@ def marked(entity: Entity, text: str) -> str:
     return f"<{entity.name}:{text}>"
 
 
-def in_pieces(scanner: Scanner, text: str, chance: Random) -> str:
+def in_pieces(scanner: Scanner, text: str, chance: Random, context: str = "") -> str:
     """`text` through a redactor, cut anywhere."""
-    redactor = scanner.redactor(marked)
+    redactor = scanner.redactor(marked, context)
     sent, position = [], 0
     while position < len(text):
         step = chance.randint(1, 9)
@@ -82,6 +83,28 @@ def test_hostile_entities_are_found_as_defined(chance: Random) -> None:
     expected = Oracle(found).redact(text, marked)
     assert Scanner(found).redact(text, marked) == expected
     assert in_pieces(Scanner(found), text, chance) == expected
+
+
+@settings(max_examples=1000, deadline=None)
+@given(CHANCE)
+def test_hostile_entities_are_found_as_defined_behind_a_context(chance: Random) -> None:
+    found = hostile.entities(chance)
+    context, text = hostile.text(chance, 6), hostile.text(chance, 18)
+    expected = Oracle(found).redact(text, marked, context)
+    assert Scanner(found).redact(text, marked, context) == expected
+    assert in_pieces(Scanner(found), text, chance, context) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(CHANCE)
+def test_default_entities_are_found_as_defined_behind_a_key(chance: Random) -> None:
+    context = naming(
+        chance.choice(["api_key", "ssn", "phone", "AccountKey", "a@b.com", "10.0.0.1", "note", SECRETS[0]])
+    )
+    text = chance.choice(SECRETS)[:90] + chance.choice(["", " ", "x", "0"]) + chance.choice(FRAGMENTS)
+    expected = ORACLE.redact(text, marked, context)
+    assert SCANNER.redact(text, marked, context) == expected
+    assert in_pieces(SCANNER, text, chance, context) == expected
 
 
 @settings(max_examples=200, deadline=None)

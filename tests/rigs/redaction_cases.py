@@ -60,7 +60,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "GR1348941{u20}",
     ),
     "GOOGLE_API_KEY": ("AIza{u35}", "AIzaSy{u33}"),
-    "GOOGLE_OAUTH": ("ya29.{u120}", "ya29.a0{u160}", "GOCSPX-{u28}", "1//0{u100}"),
+    "GOOGLE_OAUTH": ("ya29.{u120}", "ya29.a0{u160}", "GOCSPX-{u28}", "1//0{u100}", "4/0A{u70}"),
     "OPENAI_KEY": (
         "sk-{A20}T3BlbkFJ{A20}",
         "sk-proj-{u74}T3BlbkFJ{u74}",
@@ -69,6 +69,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "sk-admin-{u58}T3BlbkFJ{u58}",
         "sk-{h32}",
         "sk-or-v1-{h64}",
+        "sk-team-{A20}T3BlbkFJ{A20}",
+        "sess-{A40}",
     ),
     "ANTHROPIC_KEY": ("sk-ant-api03-{u93}AA", "sk-ant-admin01-{u93}AA", "sk-ant-oat01-{u93}AA"),
     "HUGGINGFACE_TOKEN": ("hf_{L34}", "hf_{A34}", "api_org_{L34}"),
@@ -94,6 +96,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "xoxe.xoxp-1-{U165}",
         "xoxe-1-{U146}",
         "xapp-1-A{U10}-{d13}-{h64}",
+        "xoxd-{A30}%2B{A30}%3D",
     ),
     "WEBHOOK": (
         "https://hooks.slack.com/services/T{U8}/B{U10}/{A24}",
@@ -106,6 +109,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "sk_test_{A99}",
         "rk_live_{A24}",
         "rk_test_{A48}",
+        "sk_org_live_{A40}",
         "whsec_{A32}",
         "whsec_{h64}",
     ),
@@ -127,7 +131,15 @@ FORMATS: dict[str, tuple[str, ...]] = {
     ),
     "SENDGRID_KEY": ("SG.{u22}.{u43}",),
     "TWILIO_KEY": ("SK{h32}", "AC{h32}"),
-    "MAIL_SERVICE_KEY": ("key-{h32}", "{h32}-us12", "{h32}-{h8}-{h8}", "xkeysib-{h64}-{A16}", "re_{A8}_{A24}"),
+    "MAIL_SERVICE_KEY": (
+        "key-{h32}",
+        "{h32}-us12",
+        "{h32}-{h8}-{h8}",
+        "xkeysib-{h64}-{A16}",
+        "re_{A8}_{A24}",
+        "md-{A22}",
+        "mlsn.{h64}",
+    ),
     "SHOPIFY_TOKEN": ("shpat_{h32}", "shpca_{h32}", "shppa_{h32}", "shpss_{h32}"),
     "TELEGRAM_TOKEN": ("{d10}:AA{u33}", "{d9}:{A35}"),
     "DISCORD_TOKEN": ("M{A23}.{u6}.{u27}", "N{A25}.{u6}.{u38}"),
@@ -138,7 +150,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "{A76}AZDO{A4}",
     ),
     "PAYMENT_KEY": ("sq0atp-{u22}", "sq0csp-{u43}", "access_token$production${l16}${h32}", "rzp_live_{A14}"),
-    "SOCIAL_TOKEN": ("EAA{A180}", "AAAAAAAAAAAAAAAAAAAAA{A90}", "{d15}|{u27}", "{d19}-{A40}"),
+    "SOCIAL_TOKEN": ("EAA{A180}", "AAAAAAAAAAAAAAAAAAAAA{A90}", "{d15}|{u27}", "{d19}-{A40}", "IGQV{A150}"),
     "SERVICE_TOKEN": (
         "ATATT3xFfGF0{u180}={H8}",
         "lin_api_{A40}",
@@ -153,6 +165,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
         "NRAK-{U27}",
         "squ_{h40}",
         "pat{A14}.{h64}",
+        "eyJrIjoi{A70}",
+        "snyk_uat.{h8}.{A70}",
     ),
 }
 
@@ -176,6 +190,20 @@ _NAMED_FORMATS = (
     ("SECRET", '{"api_key": "⟦{h40}⟧"}'),
     ("SECRET", "DD_API_KEY=⟦{h32}⟧ DD_SITE=x"),
     ("SECRET", "Authorization: Basic ⟦YWxhZGRpbjpvcGVuc2VzYW1l⟧"),  # RFC 7617's own
+    ("SECRET", '{"api_key": "⟦{h32}⟧"}'),
+    ("SECRET", '{"n": 1, "settings": {"clientSecret": ["⟦{A32}⟧"], "b": [2]}}'),
+    ("SECRET", '{"password": "⟦{A24}⟧"}'),
+    ("SECRET", "DD_APP_KEY: ⟦{h40}⟧"),
+    ("SECRET", "X-Auth-Key: ⟦{h37}⟧"),
+    ("SECRET", "CLOUD_GLOBAL_KEY=⟦{h37}⟧"),
+    ("SECRET", "ALERTS_TOKEN=⟦u+XbrtgPRQvXzRetsFtO⟧"),
+    ("SECRET", "BUILD_PAT=⟦{l52}⟧"),
+    ("SECRET", "password: ⟦C0rrect&horse⟧"),
+    ("SECRET", "DB_PASS='⟦b@ttery-st4ple⟧'"),
+    ("SECRET", "SECRET_KEY = 'django-insecure-⟦{l20}@${l4}&{l8}#{l12}⟧'"),
+    ("AZURE_KEY", '{"AccountKey": "⟦{b86}==⟧"}'),
+    ("AZURE_KEY", "AZURE_STORAGE_KEY=⟦{b86}==⟧"),
+    ("AZURE_KEY", '{"Ocp-Apim-Subscription-Key": "⟦{h32}⟧"}'),
     ("AWS_SECRET_KEY", "aws_secret_access_key = ⟦{b40}⟧"),
     ("AWS_SECRET_KEY", '"SecretAccessKey": "⟦{b40}⟧",'),
 )
@@ -312,6 +340,9 @@ def _pem(label: str, source: random.Random) -> Iterator[str]:
         "\r\n": lambda block: f"⟦{block}⟧\r\n",
         "\\n": lambda block: f'{{"private_key": "⟦{block}⟧\\n", "id": 1}}',
         "\n    ": lambda block: f"key: |\n    ⟦{block}⟧\nother: x",
+        "\n-": lambda block: f"@@ -1,8 +0,0 @@\n-⟦{block}⟧\n done",
+        "<br>": lambda block: f"| key | ⟦{block}⟧ | x |",
+        "\n2: ": lambda block: f"1: ⟦{block}⟧\n3: x",
     }
     for separator, surround in joined.items():
         yield surround(separator.join(lines))

@@ -29,43 +29,50 @@ class Oracle:
     def __init__(self, entities: Sequence[Entity]) -> None:
         self._rules = [_Rule(entity) for entity in entities]
 
-    def matches(self, text: str) -> Iterator[Match]:
-        """The matches of `text`, from left to right."""
-        seen = [(index, folded) for index, character in enumerate(text) if (folded := fold_character(character))]
+    def matches(self, text: str, context: str = "") -> Iterator[Match]:
+        """The matches of `text`, which stands behind `context`, from left to right; places are those in the text."""
+        before = len(context)
+        seen = [
+            (index - before, folded)
+            for index, character in enumerate(context + text)
+            if (folded := fold_character(character))
+        ]
         folded = "".join(character for _, character in seen)
+        given = sum(index < 0 for index, _ in seen)
         position = 0
         while position < len(folded):
-            found = self._first_at(folded, position)
+            found = self._first_at(folded, position, given)
             if found is None:
                 position += 1
                 continue
             rule, matched, end = found
             start = position + rule.context(folded[position:matched])
             if start < end:
-                yield Match(
-                    rule.entity, seen[start][0], seen[end - 1][0] + 1, text[seen[start][0] : seen[matched - 1][0] + 1]
-                )
+                first, last = seen[start][0], seen[end - 1][0]
+                yield Match(rule.entity, first, last + 1, text[first : seen[matched - 1][0] + 1])
             position = end
 
-    def redact(self, text: str, replace: Callable[[Entity, str], str]) -> str:
+    def redact(self, text: str, replace: Callable[[Entity, str], str], context: str = "") -> str:
         """`text` with its matches replaced."""
         pieces, position = [], 0
-        for match in self.matches(text):
+        for match in self.matches(text, context):
             pieces += [text[position : match.start], replace(match.entity, match.text)]
             position = match.end
         return "".join([*pieces, text[position:]])
 
-    def _first_at(self, text: str, start: int) -> tuple[_Rule, int, int] | None:
-        """The rule that wins at `start`, where its pattern's match ends, and where the match ends with what it swallows."""
+    def _first_at(self, text: str, start: int, given: int) -> tuple[_Rule, int, int] | None:
+        """The rule that wins at `start`, where its pattern's match ends, and where the match ends with what it swallows.
+
+        What a match replaces must stand behind the `given` first characters."""
         candidates = [rule for rule in self._rules if rule.may_start(text, start)]
         ends = range(start + 1, len(text) + 1)
         for end in ends:
             for rule in candidates:
-                if rule.commits and rule.matches(text, start, end):
+                if rule.commits and rule.matches(text, start, end, given):
                     return rule, end, rule.swallowed(text, end)
         for end in reversed(ends):
             for rule in candidates:
-                if not rule.commits and rule.matches(text, start, end):
+                if not rule.commits and rule.matches(text, start, end, given):
                     return rule, end, end
         return None
 
@@ -85,10 +92,12 @@ class _Rule:
             return False
         return self._pattern.match(text, start) is not None
 
-    def matches(self, text: str, start: int, end: int) -> bool:
+    def matches(self, text: str, start: int, end: int, given: int) -> bool:
         if self._pattern.fullmatch(text, start, end) is None:
             return False
         if self._after is not None and end < len(text) and self._after.fullmatch(text[end]):
+            return False
+        if start < given and start + self.context(text[start:end]) < given:
             return False
         return self.entity.valid is None or self.entity.valid(text[start:end])
 

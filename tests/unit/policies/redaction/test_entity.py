@@ -10,8 +10,14 @@ from policies.redaction.scanner import Scanner
 
 
 def test_a_dictionary_is_whole_words_in_any_case() -> None:
-    made = dictionary("NAME", iter(["Anna", "Mary Ann"]))
-    assert made == Entity("NAME", words=("Anna", "Mary Ann"), ignore_case=True, before=r"\w", after=r"\w")
+    scanner = Scanner([dictionary("NAME", iter(["Anna", "Mary Ann", "张伟", "김철수"]))])
+
+    def redact(text: str) -> str:
+        return scanner.redact(text, lambda entity, found: "#")
+
+    assert redact("ANNA, mary ann: Annas Joanna Anna2 éanna") == "#, #: Annas Joanna Anna2 éanna"
+    assert redact("我是Anna。请找张伟先生，김철수는") == "我是#。请找#先生，#는"  # noqa: RUF001 - what is written there
+    assert redact("_Anna_ **Anna**") == "_#_ **#**"
 
 
 def test_the_patterns_that_the_documentation_recommends_for_swallowing_compile() -> None:

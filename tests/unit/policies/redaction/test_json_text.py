@@ -17,6 +17,7 @@ SCANNER = Scanner(
         Entity("LINES", r"BEGIN\n[a-z]{3}\nEND"),
         Entity("SMILE", "😀x"),
         Entity("KEY", r"sk-\d{4}", swallow=r"\d*"),
+        Entity("SSN", r'ssn(?:": "|: ?)\d{9}', after=r"\d", context=lambda text: len(text) - 9),
     ]
 )
 
@@ -53,7 +54,18 @@ CASES = [
     ('{"a": "john@x", "b": ".com"}', '{"a": "john@x", "b": ".com"}'),
     ('["sk-12345678", "9"]', '["[KEY]", "9"]'),
     ('{} {"a": "john@x.com"}\n[]', '{} {"a": "[EMAIL]"}\n[]'),
+    # a value stands behind its key
+    ('{"ssn": "123456789", "x": "123456789"}', '{"ssn": "[SSN]", "x": "123456789"}'),
+    ('{"a": {"ssn" :\n123456789}, "b": 123456789}', '{"a": {"ssn" :\n"[SSN]"}, "b": 123456789}'),
+    ('{"ssn": ["123456789", {"a": "123456789"}, 123456789]}', '{"ssn": ["[SSN]", {"a": "123456789"}, "[SSN]"]}'),
+    (r'{"\u0073sn": "12345678\u0039"}', r'{"\u0073sn": "[SSN]"}'),
+    ('{"' + "x" * 70 + 'ssn": "123456789"}', '{"' + "x" * 70 + 'ssn": "[SSN]"}'),
+    ('{"john@x.com": "a", "ssn": "1234567890"}', '{"[EMAIL]": "a", "ssn": "1234567890"}'),
+    ('{"ssn": 123456789 x}', '{"ssn": [SSN] x}'),
     # not JSON, from somewhere on
+    ("[true@x.com, null@x.com]", "[[EMAIL], [EMAIL]]"),
+    ("[null@x.com]", "[[EMAIL]]"),
+    ("[true ", "[true "),
     ("[john@x.com](mailto:john@x.com)", "[[EMAIL]](mailto:[EMAIL])"),
     ("{'a': 'john@x.com'}", "{'a': '[EMAIL]'}"),
     ('{"a": True, "b": "john@x.com"}', '{"a": True, "b": "[EMAIL]"}'),
@@ -91,6 +103,23 @@ def test_only_arguments_may_be_a_string(pieces: int) -> None:
     text = r'"john\u0040x.com"'
     assert redact(text, pieces, arguments=True) == '"[EMAIL]"'
     assert redact(text, pieces) == text
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("123456789", "[SSN]"),
+        ("123456789.", "[SSN]."),
+        ('["123456789"]', '["[SSN]"]'),
+        ('{"a": "123456789"}', '{"a": "123456789"}'),
+    ],
+)
+def test_a_text_may_be_the_value_of_a_key(text: str, expected: str, pieces: int) -> None:
+    redactor = TextRedactor(SCANNER, placeholder, key="ssn")
+    parts = [redactor.feed(text[at : at + pieces]) for at in range(0, len(text), pieces)]
+    assert "".join([*parts, redactor.finish()]) == expected
+    assert not redactor.holds
 
 
 @pytest.mark.parametrize("pieces", [1, 1000])

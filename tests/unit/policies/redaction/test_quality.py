@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from rigs import redaction_cases as cases
 
 from policies.redaction.entities import entities
+from policies.redaction.json_text import TextRedactor
 from policies.redaction.scanner import Scanner
 
 REGIONS = ("US", "CA", "GB", "IE", "DE", "FR", "ES", "IT", "IN", "TR", "PH", "BR")
@@ -23,14 +23,21 @@ def scanner() -> Scanner:
     return Scanner(entities(REGIONS))
 
 
-def replaced(scanner: Scanner, text: str) -> Iterator[int]:
-    """The characters of `text` that do not leave."""
-    redactor = scanner.redactor(lambda entity, found: "")
-    position = 0
-    for consumed, replacement in redactor.scan(text) + redactor.end():
-        if replacement is not None:
-            yield from range(position, position + consumed)
-        position += consumed
+_PART = 4
+
+
+def redact(scanner: Scanner, text: str) -> str:
+    """What leaves of `text`, which is read as a model's answer is."""
+    redactor = TextRedactor(scanner, lambda entity, found: "\N{BLACK SQUARE}")
+    return redactor.feed(text) + redactor.finish()
+
+
+def leaks(case: cases.Case, left: str) -> bool:
+    """Whether anything of the secret stands in what is `left`."""
+    around = case.text[: case.start] + "\0" + case.text[case.end :]
+    size = min(_PART, len(case.secret))
+    parts = {case.secret[at : at + size] for at in range(len(case.secret) - size + 1)}
+    return left == case.text or any(part in left and part not in around for part in parts)
 
 
 def test_enough_is_labelled() -> None:
@@ -44,10 +51,10 @@ def test_secrets_are_found_whole(scanner: Scanner) -> None:
     missed = []
     for case in cases.positives():
         labelled[case.entity] += 1
-        if set(range(case.start, case.end)) <= set(replaced(scanner, case.text)):
-            found[case.entity] += 1
-        else:
+        if leaks(case, redact(scanner, case.text)):
             missed.append(case)
+        else:
+            found[case.entity] += 1
     for entity, count in sorted(labelled.items()):
         print(f"{entity:20} {found[entity]:4} of {count:4}  recall {found[entity] / count:.3f}")
     others = labelled.total() - labelled["PHONE"]
@@ -58,7 +65,7 @@ def test_secrets_are_found_whole(scanner: Scanner) -> None:
 
 def test_clean_texts_stay_as_they_are(scanner: Scanner) -> None:
     texts = cases.clean()
-    touched = [text for text in texts if any(replaced(scanner, text))]
+    touched = [text for text in texts if redact(scanner, text) != text]
     print(f"clean texts touched: {len(touched)} of {len(texts)}")
     assert len(touched) <= CLEAN_TOUCHED * len(texts), touched
 

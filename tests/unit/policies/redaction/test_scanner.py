@@ -68,6 +68,53 @@ def test_many_cheap_feeds_do_not_use_up_an_allowance() -> None:
     assert sent == "[MAIL] [MAIL] [MAIL] "
 
 
+def test_what_others_left_does_not_count_at_the_end_of_a_text_either() -> None:
+    scanner = Scanner([MAIL])
+    redactor = scanner.redactor(marked)
+    redactor.feed("a@x.com")
+    scanner.automaton.allowance = 0
+    assert redactor.finish() == "[MAIL]"
+
+
+NAMED = Entity("NAMED", r"key\W{1,4}\d{3,5}", context=lambda text: text.index('"') + 4, after=r"\d")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("123", "[NAMED]"),
+        ("123 123", "[NAMED] 123"),
+        ("12 345", "12 345"),
+        ("x123", "x123"),
+        ("123456", "123456"),
+        ("", ""),
+        ("a@x.com", "[MAIL]"),
+    ],
+)
+def test_a_context_gives_a_text_its_meaning_and_is_not_written(text: str, expected: str) -> None:
+    scanner = Scanner([NAMED, MAIL])
+    for context in ('key": "', 'k@x.com key": "', '\uff4bey\u200b": "'):
+        assert scanner.redact(text, marked, context) == expected
+        redactor = scanner.redactor(marked, context)
+        assert "".join(map(redactor.feed, text)) + redactor.finish() == expected
+        assert redactor.held == 0
+
+
+def test_a_match_that_would_replace_something_of_the_context_is_none() -> None:
+    scanner = Scanner([Entity("ONE", "ab"), Entity("TWO", "c", before="x"), Entity("KEY", "yy", swallow="y*")])
+    assert scanner.redact("bab", marked, "a") == "b[ONE]"
+    assert scanner.redact("cc", marked, "x") == "c[TWO]"
+    assert scanner.redact("yyyz", marked, "y") == "[KEY]z"
+
+
+def test_of_a_context_nothing_counts_as_held() -> None:
+    redactor = Scanner([NAMED, MAIL]).redactor(marked, 'key": "')
+    assert redactor.held == 0
+    assert redactor.feed("12") == ""
+    assert redactor.held == 2
+    assert redactor.feed("x") == "12x"
+
+
 def test_a_text_that_costs_more_than_its_bound_is_refused() -> None:
     scanner = Scanner([Entity("COSTLY", "(?:[ab]{0,200}a[ab]{14})c")])
     text = "".join("ab"[int(bit)] for number in range(1 << 9, 1 << 10) for bit in bin(number)[2:])
