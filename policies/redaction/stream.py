@@ -49,7 +49,7 @@ class TextStream(PolicyStream):
         self._reply: DialectStream | None = None
         self._is_whole = self._is_sse = False
         self._texts: dict[Channel, TextRedactor] = {}  # the channels that go on
-        self._waiting: dict[Channel, Event] = {}  # the event that the last of what a channel holds came with
+        self._latest: dict[Channel, Event] = {}  # the event that the last text of each of them came with
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
 
@@ -79,7 +79,7 @@ class TextStream(PolicyStream):
     def on_cut(self, now: float) -> Events:
         """What is held is dropped: a continuation could have made it part of a match."""
         self._texts.clear()
-        self._waiting.clear()
+        self._latest.clear()
         return []
 
     def facts(self) -> Mapping[str, int]:
@@ -103,6 +103,12 @@ class TextStream(PolicyStream):
 
     def _rewritten(self, event: Event, parsed: Parsed, passed: Events) -> Event | None:
         """The event with what may go now of its texts, after what it ends elsewhere went to `passed`."""
+        if len(parsed.deltas) == 1 and not parsed.ends:  # nearly all of a stream
+            channel, text = parsed.deltas[0]
+            known = self._texts.get(channel)
+            if known is not None:
+                self._latest[channel] = event
+                return event.with_text(known.feed(text))
         deltas: list[Delta] = []
         last: dict[Channel, int] = {}  # where the channel's last text stands
         for channel, text in parsed.deltas:
@@ -111,14 +117,10 @@ class TextStream(PolicyStream):
             else:
                 last[channel] = len(deltas)
                 deltas.append((channel, self._text(channel).feed(text)))
-        for channel in last:
-            if self._texts[channel].holds:
-                self._waiting[channel] = event
-            else:
-                self._waiting.pop(channel, None)
+                self._latest[channel] = event
         for channel in [channel for channel in self._texts if _ends(parsed, channel)] if parsed.ends else ():
             if channel in last:
-                self._waiting.pop(channel, None)
+                del self._latest[channel]
                 position = last[channel]
                 deltas[position] = (channel, deltas[position][1] + self._texts.pop(channel).finish())
             else:
@@ -127,9 +129,9 @@ class TextStream(PolicyStream):
 
     def _release(self, channel: Channel, passed: Events) -> None:
         """The channel ends: what it holds goes in an event of its own."""
-        event = self._waiting.pop(channel, None)
+        event = self._latest.pop(channel)
         text = self._texts.pop(channel).finish()
-        if text and event is not None:
+        if text:
             passed.append(event.continuation(channel, text))
 
     def _text(self, channel: Channel) -> TextRedactor:
