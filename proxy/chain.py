@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from .errors import COMPLETE, Outcome, OutcomeKind, PolicyError, Problem
@@ -75,7 +76,12 @@ class _Hold:
 
 
 def _are_events(given: object) -> TypeGuard[Events]:
-    return isinstance(given, list) and all(isinstance(event, Event) for event in given)
+    if not isinstance(given, list):
+        return False
+    for event in given:  # noqa: SIM110 - `all` would make a generator for each verdict
+        if not isinstance(event, Event):
+            return False
+    return True
 
 
 def _sound(given: object) -> Verdict:
@@ -94,10 +100,19 @@ def _sound(given: object) -> Verdict:
     raise PolicyError(f"a {type(given).__name__} that is no valid verdict")
 
 
-def _overridden(stream: PolicyStream, hook: str) -> Any:
-    """The bound hook, or None where the policy left the contract's own, so that it costs nothing."""
-    bound = getattr(stream, hook)
-    return None if getattr(bound, "__func__", None) is getattr(PolicyStream, hook) else bound
+_HOOKS = (
+    "on_start", "on_response", "on_timer", "on_end", "on_cut", "on_events", "on_activity", "on_reading",
+)  # fmt: skip
+_OF_EVENTS, _OF_ACTIVITY = ("on_events",), ("on_activity", "on_reading")
+
+
+@lru_cache(1024)
+def _overridden(kind: type[PolicyStream], sees: Sees) -> tuple[str, ...]:
+    """The hooks that a policy's streams have of their own and are to be called: the contract's cost nothing."""
+    unseen = (_OF_EVENTS if sees < Sees.EVENTS else ()) + (_OF_ACTIVITY if sees < Sees.ACTIVITY else ())
+    return tuple(
+        hook for hook in _HOOKS if hook not in unseen and getattr(kind, hook) is not getattr(PolicyStream, hook)
+    )
 
 
 class Link:
@@ -114,19 +129,20 @@ class Link:
         self.stream = stream
         self.bypass = bypass
         self.hold: _Hold | None = None
-        self.on_start = _overridden(stream, "on_start")
-        self.on_response = _overridden(stream, "on_response")
-        self.on_timer = _overridden(stream, "on_timer")
-        self.on_end = _overridden(stream, "on_end")
-        self.on_cut = _overridden(stream, "on_cut")
-        self.on_events = _overridden(stream, "on_events") if sees >= Sees.EVENTS else None
-        self.on_activity = _overridden(stream, "on_activity") if sees >= Sees.ACTIVITY else None
-        self.on_reading = _overridden(stream, "on_reading") if sees >= Sees.ACTIVITY else None
+        self.take_out()
+        for hook in _overridden(type(stream), sees):  # type: ignore[arg-type]  # mypy takes no class for hashable
+            setattr(self, hook, getattr(stream, hook))
 
     def take_out(self) -> None:
         """Silence the link for the rest of the stream; only `close` and `facts` still reach it."""
-        self.on_start = self.on_response = self.on_end = self.on_cut = None
-        self.on_timer = self.on_events = self.on_activity = self.on_reading = None
+        self.on_start: Any = None
+        self.on_response: Any = None
+        self.on_timer: Any = None
+        self.on_end: Any = None
+        self.on_cut: Any = None
+        self.on_events: Any = None
+        self.on_activity: Any = None
+        self.on_reading: Any = None
 
 
 class Chain:
@@ -147,7 +163,7 @@ class Chain:
     def _bind(self) -> None:
         self._event_hooks = [(i, link.on_events) for i, link in enumerate(self.links) if link.on_events]
         self._activity_hooks = [(i, link.on_activity) for i, link in enumerate(self.links) if link.on_activity]
-        self._timed = [(i, link) for i, link in enumerate(self.links) if link.on_timer]
+        self._timed = [(i, link.stream) for i, link in enumerate(self.links) if link.on_timer]
 
     # What the relay asks
 
@@ -162,14 +178,16 @@ class Chain:
 
     def next_wake(self) -> float | None:
         """When `timer` has to be called next, monotonic seconds."""
+        if not (self._timed or self._held) or self.ended is not None:
+            return None
         soonest = math.inf
-        for i, link in self._timed:
-            wake_at = link.stream.wake_at
+        for i, stream in self._timed:
+            wake_at = stream.wake_at
             if wake_at is not None and wake_at < soonest and i >= self._first:
                 soonest = wake_at
         if self._held:
             soonest = min(soonest, min(link.hold.resume_at for link in self.links if link.hold is not None))
-        return None if soonest == math.inf or self.ended is not None else soonest
+        return None if soonest == math.inf else soonest
 
     # Entry points, in the order of an exchange's life
 
@@ -196,7 +214,7 @@ class Chain:
                 continue
             try:
                 reply = link.on_response(head)
-                if not isinstance(reply, Reply | None):
+                if reply is not None and not isinstance(reply, Reply):
                     raise PolicyError(f"on_response returned a {type(reply).__name__}")
             except Exception as exc:
                 if self._bypassed(link, exc):

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .upstream import Upstream
 
 
+_ADMISSION = (PolicyStream, Encoder, Reply, type(None))
+"""What `Policy.admit` may return."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A policy's place in a route's chain."""
@@ -156,7 +160,7 @@ class Exchange:
                     await self._read_body()
                     check_call(request, route.upstream_path(request.path))
                 stream = await policy.admit(request)
-                if not isinstance(stream, PolicyStream | Encoder | Reply | None):
+                if not isinstance(stream, _ADMISSION):
                     raise PolicyError(f"admit returned a {type(stream).__name__}")
             except RequestError as exc:
                 return "parser", Reply(details=exc.details)

@@ -92,11 +92,19 @@ class Event:
         The event itself where the texts are its own. None where it would carry nothing any more and is to be withheld.
         Raises ValueError if the channels differ.
         """
-        if list(deltas) == list(self.deltas):
-            return self
-        if [channel for channel, _ in deltas] != [channel for channel, _ in self.deltas]:
+        own = self.parsed.deltas
+        changed, same_channels = False, len(deltas) == len(own)
+        for (channel, text), (own_channel, own_text) in zip(deltas, own):  # noqa: B905 - lengths are compared above
+            same_channels = same_channels and channel == own_channel
+            changed = changed or text != own_text
+        if not same_channels:
             raise ValueError("with_deltas needs one text for each channel of the event, in its order")
-        return self._stream.rewrite(self, deltas)
+        return self._stream.rewrite(self, deltas) if changed else self
+
+    def with_text(self, text: str) -> Event | None:
+        """`with_deltas` for an event with one text. Raises ValueError for any other."""
+        [(channel, own)] = self.parsed.deltas
+        return self if text == own else self._stream.rewrite(self, [(channel, text)])
 
     def continuation(self, channel: Channel, text: str) -> Event:
         """A new event that adds `text` to `channel`, one of this event's, and repeats nothing that this one said once.
@@ -198,16 +206,11 @@ class SSEFramer(_Delimited):
 
     def feed(self, data: bytes) -> list[bytes]:
         # Nearly every read of nearly every server: whole events, LF line ends.
-        if (
-            not self.pending
-            and data.endswith(b"\n\n")
-            and not data.endswith(b"\n\n\n")
-            and b"\r" not in data
-            and len(data) <= self._limit
-        ):
-            if data.find(b"\n\n") == len(data) - 2:
+        if not self.pending and b"\r" not in data and len(data) <= self._limit:
+            if 0 <= data.find(b"\n\n") == len(data) - 2:
                 return [data]
-            return [part + b"\n\n" for part in data[:-2].split(b"\n\n")]
+            if data.endswith(b"\n\n") and not data.endswith(b"\n\n\n"):
+                return [part + b"\n\n" for part in data[:-2].split(b"\n\n")]
         return super().feed(data)
 
 

@@ -110,11 +110,11 @@ class _Protocol(ResponseHandler):
 
     def flush(self) -> None:
         """Give the sink what one read brought, then the end if it came with it."""
-        sink = self.sink
+        sink, parts = self.sink, self.parts
         assert sink is not None
-        if self.parts:
-            data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
-            self.parts.clear()
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
             sink.feed(data)
             if self.sink is not sink:  # the sink had enough and detached
                 return

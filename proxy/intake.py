@@ -16,8 +16,12 @@ from .framing import Framing
 from .messages import Headers
 from .policy import Events
 
-TURN_EVENTS = 256
+TURN_EVENTS = 64
 """How many events one stream may be given in one turn of the loop."""
+
+TURN_BYTES = 65536
+"""A read of so many bytes is one of a flood: the others have their turn before the next. An event loop would go on with the
+same stream (libuv: 32 reads of 256 KiB) while new ones wait for seconds."""
 
 _LATEST = 4  # an answer's end may have its usage, `[DONE]` and a comment behind it
 
@@ -61,7 +65,7 @@ class Intake:
 
     def feed(self, data: bytes) -> Events:
         """The events that one read completes, or the first of them. Raises `UpstreamError`."""
-        if self._decoder is None and not self.more:
+        if self._decoder is None and not self._ahead and self._error is None:
             frames = self._framer.feed(data)
             if len(frames) <= TURN_EVENTS:
                 return self._events(frames)
@@ -99,8 +103,11 @@ class Intake:
         return self._stream.terminates and not any(end.kind is None and end.index is None for end in ends)
 
     def _events(self, frames: list[bytes]) -> Events:
-        self._latest.extend(frames[-_LATEST:])
         make = self._make
+        if len(frames) == 1:  # as nearly every read
+            self._latest.append(frames[0])
+            return [make(frames[0])]
+        self._latest.extend(frames[-_LATEST:])
         return [make(frame) for frame in frames]
 
     def _look_ahead(self) -> None:

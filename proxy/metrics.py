@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -40,8 +41,8 @@ class Metrics:
             {"version": version("penstock"), "python": platform.python_version()}
         )
 
-        def counter(name: str, documentation: str, labels: tuple[str, ...] = _WHERE) -> Counter:
-            return Counter(f"penstock_{name}", documentation, labels, registry=registry)
+        def counter(name: str, documentation: str, labels: tuple[str, ...] = _WHERE) -> _Series[Counter]:
+            return _Series(Counter(f"penstock_{name}", documentation, labels, registry=registry))
 
         self._exchanges = counter(
             "exchanges_total", "Exchanges that ended, by how they ended.", (*_WHERE, "outcome", "status_class")
@@ -50,23 +51,29 @@ class Metrics:
         self._request_bytes = counter("request_bytes_total", "Bytes of request bodies read from clients.")
         self._upstream_bytes = counter("upstream_bytes_total", "Bytes of reply bodies read from upstreams.")
         self._downstream_bytes = counter("downstream_bytes_total", "Bytes of reply bodies written to clients.")
-        self._access_log_dropped = counter("access_log_dropped_total", "Access log lines that were lost.", ())
-        self._ttft = Histogram(
-            "penstock_ttft_seconds",
-            "Time from the request's head to the first content written downstream.",
-            _WHERE,
-            buckets=TTFT_BUCKETS_S,
-            registry=registry,
+        self._access_log_dropped = Counter(
+            "penstock_access_log_dropped_total", "Access log lines that were lost.", registry=registry
         )
-        self._duration = Histogram(
-            "penstock_exchange_duration_seconds",
-            "Time from the request's head to the end of the exchange.",
-            _WHERE,
-            buckets=DURATION_BUCKETS_S,
-            registry=registry,
+        self._ttft = _Series(
+            Histogram(
+                "penstock_ttft_seconds",
+                "Time from the request's head to the first content written downstream.",
+                _WHERE,
+                buckets=TTFT_BUCKETS_S,
+                registry=registry,
+            )
         )
-        self._active = Gauge(
-            "penstock_active_exchanges", "Exchanges that have not ended.", ("route",), registry=registry
+        self._duration = _Series(
+            Histogram(
+                "penstock_exchange_duration_seconds",
+                "Time from the request's head to the end of the exchange.",
+                _WHERE,
+                buckets=DURATION_BUCKETS_S,
+                registry=registry,
+            )
+        )
+        self._active = _Series(
+            Gauge("penstock_active_exchanges", "Exchanges that have not ended.", ("route",), registry=registry)
         )
         self._connections = Gauge("penstock_open_connections", "Client connections that are open.", registry=registry)
         self._policy_counters: dict[str, _PolicyCounter] = {}
@@ -75,22 +82,22 @@ class Metrics:
 
     def exchange_started(self, route: str) -> None:
         """Must be followed by exactly one `exchange_done` whose record has this route."""
-        self._active.labels(route).inc()
+        self._active[route,].inc()
 
     def exchange_done(self, record: Record) -> None:
         where = (record.route, record.upstream)
         status_class = f"{record.status // 100}xx" if record.status else "none"
-        self._active.labels(record.route).dec()
-        self._exchanges.labels(*where, record.outcome.value, status_class).inc()
-        self._events.labels(*where).inc(record.events)
-        self._request_bytes.labels(*where).inc(record.request_bytes)
-        self._upstream_bytes.labels(*where).inc(record.upstream_bytes)
-        self._downstream_bytes.labels(*where).inc(record.downstream_bytes)
-        self._duration.labels(*where).observe(record.duration_ms / 1000)
+        self._active[record.route,].dec()
+        self._exchanges[(*where, record.outcome.value, status_class)].inc()
+        self._events[where].inc(record.events)
+        self._request_bytes[where].inc(record.request_bytes)
+        self._upstream_bytes[where].inc(record.upstream_bytes)
+        self._downstream_bytes[where].inc(record.downstream_bytes)
+        self._duration[where].observe(record.duration_ms / 1000)
         if record.outcome in _REFUSALS and record.source in self._refusals:
             self._refusals[record.source](1, record.outcome.value)
         if record.ttft_ms is not None:
-            self._ttft.labels(*where).observe(record.ttft_ms / 1000)
+            self._ttft[where].observe(record.ttft_ms / 1000)
 
     def connection_opened(self) -> None:
         self._connections.inc()
@@ -150,6 +157,21 @@ def _plain(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):  # other names are legal since Prometheus 3 only, and in quotes
         raise ValueError(f"{name!r} is not made of lower-case letters, digits and underscores")
     return name
+
+
+MetricT = TypeVar("MetricT", Counter, Gauge, Histogram)
+
+
+class _Series(dict[tuple[str, ...], MetricT]):
+    """The series of a metric by the values of its labels. `labels` takes a lock and makes them texts at each call."""
+
+    def __init__(self, metric: MetricT) -> None:
+        super().__init__()
+        self._labels: Callable[..., MetricT] = metric.labels
+
+    def __missing__(self, values: tuple[str, ...]) -> MetricT:
+        series = self[values] = self._labels(*values)
+        return series
 
 
 class _PolicyCounter:

@@ -77,8 +77,10 @@ async def body_of(
     content = request.content
     while True:
         try:
-            async with asyncio.timeout(limit_s):
-                data = await content.readany()
+            data = content.read_nowait()  # most bodies come with their heads
+            if not data and not content.at_eof():
+                async with asyncio.timeout(limit_s):
+                    data = await content.readany()
         except TimeoutError:
             raise RequestError("no more of the body came", "body_timeout") from None
         except (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError):

@@ -21,7 +21,7 @@ from .chain import CLEAN_END, Chain, Mark
 from .dialects.base import DialectStream
 from .errors import Outcome, OutcomeKind, PenstockError, RequestError, UpstreamError, fault
 from .framing import Framing
-from .intake import Intake, Unread
+from .intake import TURN_BYTES, Intake, Unread
 from .messages import Headers, Reply, Request, ResponseHead, end_to_end
 from .policy import Ending, Events, PolicyStream, Stage
 from .replies import WholeReply, bare_error, drop_byte_exact, early_head, local_reply
@@ -108,12 +108,14 @@ class Relay:
         self._streaming = False
         self._flush = True  # what is written can be read at once; a body that is written in one piece has no use for it
         self._looks = _CONTENT_LOOKS
-        self._watched = chain.has_activity_hooks or attachment.chain.has_activity_hooks
+        self._watched = chain.has_activity_hooks
+        self._watched_there = attachment.chain.has_activity_hooks
         self._end_passed = False  # the exchange part's end has entered the attachment part
         self._blocked = False  # the client does not read
         self._stalled_at: float | None = None
         self._taken = 0  # by the client, of what was written, when it was last looked at
         self._turn_due = False
+        self._rests = False  # until then nothing is read
         self._end_of_body: Callable[[], None] | None = None  # it came, but behind events that wait for their turn
         self._informational = 0
         self._reading = True
@@ -256,8 +258,10 @@ class Relay:
             return
         now = self._begin()
         self.upstream_bytes += len(data)
-        if self._watched:
-            self._deliver(self._chain.activity(now), now)
+        self._rests = len(data) >= TURN_BYTES
+        if self._watched and (events := self._chain.activity(now)):
+            self._deliver(events, now)
+        if self._watched_there:
             self._emit(self._attachment.chain.activity(now), now)
         if self._intake is None:
             self._pass_through(data, now)
@@ -273,19 +277,20 @@ class Relay:
 
     @_guarded
     def _go_on(self) -> None:
-        """The other streams of the process had their turn: the next events of the read."""
-        self._turn_due = False
-        if self.outcome is not None or self._intake is None or self._blocked:
+        """The other streams of the process had their turn: the next events of the read, or the next read."""
+        self._turn_due = self._rests = False
+        if self.outcome is not None or self._blocked:
             return
         now = self._begin()
-        try:
-            events = self._intake.go_on()
-        except UpstreamError as exc:
-            self._finish(Mark.cut(exc.details), now)
-        else:
-            self._deliver(self._chain.feed(events, now), now)
+        if self._intake is not None and self._intake.more:
+            try:
+                events = self._intake.go_on()
+            except UpstreamError as exc:
+                self._finish(Mark.cut(exc.details), now)
+            else:
+                self._deliver(self._chain.feed(events, now), now)
         self._settle(now)
-        if not self._intake.more and self._end_of_body is not None:
+        if self._intake is not None and not self._intake.more and self._end_of_body is not None:
             end, self._end_of_body = self._end_of_body, None
             end()
 
@@ -383,7 +388,7 @@ class Relay:
         """What left the exchange part goes to the attachment."""
         if not events:
             return
-        self._know_stream().delivered(events)
+        (self._stream or self._know_stream()).delivered(events)
         self.events += len(events)
         if self._whole is not None:
             self._whole.waiting += events
@@ -436,21 +441,22 @@ class Relay:
 
     def _settle(self, now: float) -> None:
         """The last step of every entry point."""
-        mark = self._chain.ended
+        chain, outer = self._chain, self._attachment.chain
+        mark = chain.ended
         if self.outcome is None and mark is not None and not self._end_passed:
             self._end_passed = True
             if mark.clean and self._whole is not None:
                 self._show(self._whole, now)
             if self.outcome is None:
-                self._emit(self._attachment.chain.finish(mark, now), now)
-        mark = self._attachment.chain.ended
+                self._emit(outer.finish(mark, now), now)
+        mark = outer.ended
         if self.outcome is None and mark is not None:
             self._conclude(mark, now)
         if self.outcome is not None:
             self._busy = False
             return
-        reading = not (self._blocked or self._chain.paused or self._attachment.chain.paused)
-        if self._intake is not None and self._intake.more:
+        reading = not (self._blocked or chain.paused or outer.paused)
+        if self._rests or (self._intake is not None and self._intake.more):
             if reading and not self._turn_due:
                 self._turn_due = True
                 self._loop.call_soon(self._go_on)
@@ -603,9 +609,11 @@ class Relay:
     def _arm(self, now: float) -> None:
         """One lazy timer: set only where it must ring earlier than it is set to."""
         wake_at = self._chain.next_wake()
-        for other in (self._attachment.chain.next_wake(), self._stalled_at):
-            if other is not None and (wake_at is None or other < wake_at):
-                wake_at = other
+        other = self._attachment.chain.next_wake()
+        if other is not None and (wake_at is None or other < wake_at):
+            wake_at = other
+        if self._stalled_at is not None and (wake_at is None or self._stalled_at < wake_at):
+            wake_at = self._stalled_at
         if wake_at is None or (self._timer is not None and self._timer_at <= wake_at):
             return
         if self._timer is not None:

@@ -7,6 +7,7 @@ finishes in the same way.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -70,6 +71,10 @@ async def begin(config: Config, listen: Listen = listen) -> Server | None:
     try:
         server = Server(config, listen)
         await server.start()
+        # What is there now stays. Whoever collects garbage need not go through it again and again, which takes longer than a
+        # stream may stand still.
+        gc.collect()
+        gc.freeze()
     except (OSError, RuntimeError, PenstockError) as exc:
         logger.error("cannot start: %s", exc)
         if server is not None:

@@ -27,7 +27,7 @@ BYTES_PER_TOKEN = 4
 """What a token stands for where nothing better is known; about right for English and code."""
 
 _TOKEN_BYTES = 64  # but for runs of white space and the like, no token is longer
-_MOST_BYTES = 4  # of a character in UTF-8
+_SHORT = _TOKEN_BYTES // 4  # characters that are a token at most, however many bytes UTF-8 has for them
 
 _ENCODINGS = {"o200k": "o200k_base", "cl100k": "cl100k_base"}
 _SAMPLE_CHARACTERS = 16384  # of a prompt, say, are tokenized: random letters take 1 µs each, and block the process
@@ -100,8 +100,8 @@ class _DeltaTally:
         for channel, text in deltas:
             if channel.repeated:
                 continue
-            tokens = _of_delta(text)
-            if tokens == 1 and _is_pointer(channel.index):
+            tokens = 1 if len(text) <= _SHORT else _of_delta(text)
+            if tokens == 1 and isinstance(channel.index, str) and channel.index.startswith("/"):
                 unknown = True
             else:
                 self._total += tokens
@@ -110,14 +110,8 @@ class _DeltaTally:
 
 
 def _of_delta(text: str) -> int:
-    if len(text) * _MOST_BYTES <= _TOKEN_BYTES:
-        return 1
     size = len(text.encode(errors="replace"))
     return 1 if size <= _TOKEN_BYTES else _by_size(size)
-
-
-def _is_pointer(index: int | str | None) -> bool:
-    return isinstance(index, str) and index.startswith("/")
 
 
 class ExactCounter:

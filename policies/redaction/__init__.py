@@ -176,12 +176,13 @@ class Redaction(Policy[RedactionConfig]):
     def __init__(self, config: RedactionConfig, host: Host) -> None:
         super().__init__(config, host)
         self.needs_body = config.requests
+        self._scanner, self._write = config.scanner, config.writer.write  # pydantic looks long for what is private
         self._count = host.counter(
             "redactions", "What was found, by entity, in requests and in replies.", ("entity", "where")
         )
 
     async def start(self) -> None:
-        self.config.scanner.warm()
+        self._scanner.warm()
 
     async def admit(self, request: Request) -> PolicyStream | Reply | None:
         counts: Counter[str] = Counter()
@@ -195,12 +196,12 @@ class Redaction(Policy[RedactionConfig]):
                 return Reply(details=reason(error))
         if self.config.replies:
             replace = self._replace(counts, "reply", None)
-            return TextStream(self.config.scanner, replace, self.config.on_unknown, counts)
+            return TextStream(self._scanner, replace, self.config.on_unknown, counts)
         return _RequestOnly(counts)
 
     def _replace(self, counts: Counter[str], where: str, pseudonyms: dict[str, str] | None) -> Replace:
         """What to write for a match, counting it."""
-        write, count, prefix = self.config.writer.write, self._count, "request." if where == "request" else ""
+        write, count, prefix = self._write, self._count, "request." if where == "request" else ""
 
         def replace(entity: Entity, text: str) -> str:
             counts[prefix + entity.name] += 1
@@ -222,7 +223,7 @@ class Redaction(Policy[RedactionConfig]):
         due = _TURN_CHARACTERS
         for slot in slots:
             text, parts = slot.text, []
-            redactor = TextRedactor(self.config.scanner, replace)
+            redactor = TextRedactor(self._scanner, replace)
             for at in range(0, len(text), _TURN_CHARACTERS):
                 part = text[at : at + _TURN_CHARACTERS]
                 due -= len(part)

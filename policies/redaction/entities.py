@@ -39,8 +39,8 @@ def _token(
 # -- blocks and links -------------------------------------------------------------------------------------------------
 
 # RFC 7468 (PEM), RFC 1421 section 4.6 (its headers), RFC 4880 section 6.2 (OpenPGP), RFC 4716 (SSH2, with four hyphens),
-# PuTTY's PPK, age. Line ends may be written as \n or <br>, lines may be indented, quoted, numbered, or those of a diff. What is swallowed
-# ends behind the END line, or before what cannot stand in a block.
+# PuTTY's PPK, age. Line ends may be written as \n or <br>, lines may be indented, quoted, numbered, or those of a diff.
+# What is swallowed ends behind the END line, or before what cannot stand in a block.
 _LINE_END = r"(?:[\s\"'+,.>|#-]|\\{1,2}[nrt]|<br ?/?>|\d{1,4}[:.)]){0,40}"
 _BLOCK_BEGINS = r"(?:[A-Za-z0-9+/]{12}|(?:Proc-Type|DEK-Info|Version|Comment|Subject|Charset|Hash|x-[a-z-]{1,30}): )"
 _IN_BLOCK = r"[A-Za-z0-9+/=:,.;()\\\s\"'|>#]"

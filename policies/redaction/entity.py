@@ -79,4 +79,7 @@ def dictionary(name: str, words: Iterable[str], *, ignore_case: bool = True) -> 
 
 
 # Not Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, and Korean, which joins its particles.
-_SPACED = r"[^\W_\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+_SPACED = (
+    r"[^\W_\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff"
+    r"\u3005-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+)

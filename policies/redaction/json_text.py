@@ -72,11 +72,6 @@ class TextRedactor:
         self._state: Callable[[str, int], int] = self._start
         self.feed = self._feed
 
-    @property
-    def holds(self) -> bool:
-        """Whether something is held back now."""
-        return bool(self._tail) or (self._redactor is not None and self._redactor.held > 0)
-
     def _feed(self, text: str) -> str:
         """What may go now."""
         text = self._tail + text

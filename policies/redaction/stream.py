@@ -152,6 +152,13 @@ class TextStream(PolicyStream):
     ) -> Event | None:
         """The event with what may go now of its texts, after what it ends elsewhere went to `passed`. `known`: what may go
         of each is known already."""
+        if len(parsed.deltas) == 1 and not parsed.ends and known is None:  # nearly all of a stream
+            channel, text = parsed.deltas[0]
+            redactor = self._texts.get(channel)
+            if redactor is not None:
+                delta = (channel, redactor.feed(text))
+                self._keep(channel, event, (delta,))
+                return event.with_text(delta[1])
         deltas: list[Delta] = []
         last: dict[Channel, int] = {}  # where the channel's last text stands
         for channel, text in parsed.deltas:
@@ -166,10 +173,7 @@ class TextStream(PolicyStream):
                 text = self._text(channel).feed(text)
             deltas.append((channel, text))
         for channel in last:
-            if channel in self._waiting:
-                self._forget(channel)
-            if self._texts[channel].holds:
-                self._keep(channel, event, deltas)
+            self._keep(channel, event, deltas)
         for channel in [channel for channel in self._texts if _ends(parsed, channel)] if parsed.ends else ():
             if channel in last:
                 self._forget(channel)
@@ -182,6 +186,7 @@ class TextStream(PolicyStream):
     # What may have to be said in an event of its own
 
     def _keep(self, channel: Channel, event: Event, deltas: Sequence[Delta]) -> None:
+        self._forget(channel)
         if len(event.raw) > _SLICE:
             event, deltas = self._template(event, deltas), ()
         self._waiting[channel] = (event, deltas)

@@ -192,6 +192,9 @@ class TokenLimitStream(PolicyStream):
         """The events as the client is to see them."""
         if not self._hides_usage or self._reply is None:
             return events
+        if len(events) == 1:
+            only = self._reply.without_usage(events[0])
+            return events if only is events[0] else [] if only is None else [only]
         return [shown for event in events if (shown := self._reply.without_usage(event)) is not None]
 
     # Waiting

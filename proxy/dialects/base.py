@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
     from ..policy import Ending
     from .documents import Slot
+    from .template import Template
 
 
 class Kind(enum.Enum):
@@ -77,7 +78,7 @@ class Parsed(msgspec.Struct, gc=False):
     `deltas` has no empty texts. `choices` are the answers that the event speaks of, also where it adds no text to them.
     `known` is False for a shape that the dialect does not know: a policy that has to see the text then fails closed.
     `mirrored`: it says texts of the model again in other forms (tokens with their probabilities), maybe ahead of the
-    texts themselves: see `DialectStream.without_mirrors`.
+    texts themselves: see `DialectStream.without_mirrors`. `template`: where in the event its one text stands, if that is known.
     """
 
     deltas: Sequence[Delta] = ()
@@ -86,6 +87,7 @@ class Parsed(msgspec.Struct, gc=False):
     choices: Sequence[int] = ()
     known: bool = True
     mirrored: bool = False
+    template: Template | None = None
 
 
 class Call:

@@ -21,7 +21,8 @@ from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import Path, Slot, pointer, string_slots
 from .generic import Generic
 from .openai_common import MAX_CHOICES
-from .stream import Text, framing_of, splice
+from .stream import DONE, Text, framing_of, splice
+from .template import Learner, Template
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
@@ -166,6 +167,7 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     error: None = None
 
 
+_DONE = sse.write(b"[DONE]")
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -179,17 +181,48 @@ class ChatStream(openai_common.OpenAIStream):
 
     object_name = "chat.completion.chunk"
 
+    def __init__(self, framing: Framing, call: Call) -> None:
+        super().__init__(framing, call)
+        self._template: Template | None = None
+        self._learner = Learner(_read_ordinary, _is_blank)
+
     def parse(self, raw: bytes) -> Parsed:
-        parsed = _read_ordinary(raw) if self.framing is Framing.SSE else None
-        return super().parse(raw) if parsed is None else parsed
+        if self.framing is not Framing.SSE:
+            return super().parse(raw)
+        if self._template is not None and (parsed := self._template.read(raw)) is not None:
+            return parsed
+        if raw == _DONE:  # an exception is a dear way to find out
+            return DONE
+        parsed = _read_ordinary(raw)
+        if parsed is None:
+            return super().parse(raw)
+        self._template = self._learner.learn(raw, parsed) or self._template
+        return parsed
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
+        template = event.parsed.template
+        if template is not None and template.fits(event.raw):
+            text = deltas[0][1]
+            return Event(template.write(text), self, template.says(text)) if text or not template.blank else None
         if len(deltas) == 1 and self.framing is Framing.SSE:
             spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
             parsed = None if spliced is None else _read_ordinary(spliced)
             if spliced is not None and parsed is not None and parsed.deltas == [delta for delta in deltas if delta[1]]:
                 return Event(spliced, self, parsed) if parsed.deltas or not _is_blank(spliced) else None
         return super().rewrite(event, deltas)
+
+    def continuation(self, event: Event, channel: Channel, text: str) -> Event:
+        parsed = event.parsed
+        template = self._template_of(event, parsed)
+        # Blank: beside its text the event says nothing that it would say again.
+        if template is not None and template.blank and parsed.deltas[0][0] == channel:
+            return Event(template.write(text), self, template.says(text))
+        return super().continuation(event, channel, text)
+
+    def _template_of(self, event: Event, parsed: Parsed) -> Template | None:
+        if parsed.template is not None and parsed.template.fits(event.raw):
+            return parsed.template
+        return self._learner.prove(event.raw, parsed) if self.framing is Framing.SSE else None
 
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
         for name in choice:

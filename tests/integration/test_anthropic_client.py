@@ -70,9 +70,7 @@ async def test_stream(client: anthropic.AsyncAnthropic) -> None:
     async with client.messages.stream(**{**ASKED, "max_tokens": 40}, extra_body={"ignore_eos": True}) as stream:
         texts = [text async for text in stream.text_stream]
         message = await stream.get_final_message()
-    assert len(texts) > 1
-    assert message.content[0].type == "text"
-    assert message.content[0].text == "".join(texts)
+    assert "".join(part.text for part in message.content if part.type == "text") == "".join(texts)
     # llama.cpp does not keep a model with random weights from ending by itself on this API.
     assert message.stop_reason == ("max_tokens" if message.usage.output_tokens == 40 else "end_turn")
 

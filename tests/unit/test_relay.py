@@ -28,7 +28,7 @@ from proxy.errors import (
     UpstreamTruncated,
 )
 from proxy.framing import Event
-from proxy.intake import TURN_EVENTS
+from proxy.intake import TURN_BYTES, TURN_EVENTS
 from proxy.messages import Headers, Reply, ResponseHead
 from proxy.policy import Encoder, Ending, Events, Pause, PolicyStream, Sees, Stage, Stop
 from proxy.relay import Relay
@@ -280,6 +280,26 @@ def test_a_read_with_very_many_events_is_given_in_turns() -> None:
         assert max(seen) == TURN_EVENTS
         assert scene.client.body == A * 1000
         scene.assert_released(COMPLETE, "end")
+
+
+def test_after_a_read_of_a_flood_the_others_have_their_turn() -> None:
+    """Else the loop goes on to read the same upstream, as long as there is anything."""
+    scene = Scene().begin(b"x" * TURN_BYTES)
+    assert scene.reading.paused
+    assert scene.loop.turn()
+    assert not scene.reading.paused
+    scene.reading.feed(b"x" * (TURN_BYTES - 1))
+    assert not scene.reading.paused
+    assert len(scene.client.body) == 2 * TURN_BYTES - 1
+
+
+def test_a_client_that_is_slow_by_then_is_waited_for() -> None:
+    scene = Scene().begin(b"x" * TURN_BYTES)
+    scene.relay.unwritable()
+    scene.loop.turn()
+    assert scene.reading.paused
+    scene.relay.writable()
+    assert not scene.reading.paused
 
 
 def test_a_slow_client_is_waited_for_between_turns() -> None:
