@@ -302,7 +302,7 @@ class GeminiStream(DocumentStream):
             if slot.path[:2] == ("candidates", position):
                 said = {"index": index, **only(candidate, slot.path[2:], _BESIDE)}
                 return Event(self._say(root[0], [said]).raw, self, Parsed([(channel, text)], choices=(index,)))
-        raise ValueError("the text of an error cannot be continued")
+        return self.say_again(event, channel, text)  # of another API
 
     def _say(self, like: Mapping[str, Any], candidates: list[dict[str, Any]], **more: Any) -> Event:
         """A response of the same reply."""

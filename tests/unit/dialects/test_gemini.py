@@ -214,10 +214,10 @@ def test_a_continuation_repeats_nothing(open_stream: Open) -> None:
     assert (continued.deltas, list(continued.ends)) == ([(THOUGHT, "né")], [])
 
 
-def test_what_is_said_of_an_error_cannot_be_continued(open_stream: Open) -> None:
+def test_what_is_said_of_an_error_is_continued_in_its_own_words(open_stream: Open) -> None:
     event = open_stream("gemini").event(b'data: {"candidates":[],"error":{"message":"x"}}\n\n')
-    with pytest.raises(ValueError, match="cannot be continued"):
-        event.continuation(event.deltas[0][0], "y")
+    channel = event.deltas[0][0]
+    assert list(event.continuation(channel, "y").deltas) == [(channel, "y")]
 
 
 # The array

@@ -119,7 +119,6 @@ def test_a_text_may_be_the_value_of_a_key(text: str, expected: str, pieces: int)
     redactor = TextRedactor(SCANNER, placeholder, key="ssn")
     parts = [redactor.feed(text[at : at + pieces]) for at in range(0, len(text), pieces)]
     assert "".join([*parts, redactor.finish()]) == expected
-    assert not redactor.holds
 
 
 @pytest.mark.parametrize("pieces", [1, 1000])
