@@ -75,9 +75,11 @@ class Account:
             hand.put_back(-beyond)
             beyond = 0
         beyond -= hand.take(beyond)
-        returned = [] if hand.users else hand.take_all()
-        if not hand.users:
-            del self._hands[self._who]
         unused_input = self._input - input_tokens
-        if unused_input or beyond or returned:
-            self._budget.host.spawn(hand.settle(unused_input, self._grants, beyond, returned))
+        if hand.users:
+            if unused_input or beyond:
+                self._budget.host.spawn(hand.settle(unused_input, self._grants, beyond, ()))
+            return
+        del self._hands[self._who]
+        if unused_input or beyond or not hand.is_empty:
+            self._budget.host.spawn(hand.settle_all(unused_input, self._grants, beyond))

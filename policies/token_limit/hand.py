@@ -185,8 +185,6 @@ class Hand:
         while self._in_leases - self._leases[0].tokens >= self.tokens:
             self._in_leases -= self._leases.popleft().tokens
         self._stale_at = self._leases[0].until
-        if not self.users:  # the last one has left meanwhile
-            self._budget.host.spawn(self._give_back(self.take_all()))
 
     def _lease_size(self) -> int:
         share = self._room // 2  # something is left for other processes
@@ -244,6 +242,17 @@ class Hand:
                 await self._refund(grant, grant.amount)
 
     # Giving back
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is in it, and nothing on its way into it."""
+        return not self.tokens and not self._lock.locked()
+
+    async def settle_all(self, input_tokens: int, reserved: Grants, output_tokens: int) -> None:
+        """The end of the last exchange: `settle`, with all that is in the hand. A lease that is on its way goes back with
+        the rest."""
+        async with self._lock:
+            await self.settle(input_tokens, reserved, output_tokens, self.take_all())
 
     async def settle(
         self, input_tokens: int, reserved: Grants, output_tokens: int, returned: Iterable[tuple[int, Grants]]

@@ -96,8 +96,7 @@ async def test_a_budget_is_asked_for_twice_and_for_each_begun_64_tokens(
     for words in (0, 1, 31, 33, 63, 65, 95, 127, 129, 200, 255, 257, 400, 447, 999, 2999):
         if words <= budget - 64:
             trips = await round_trips(proxy, redis, f"model-{words}", words)
-            # A lease that is on its way when the stream ends is one more, and goes back by itself.
-            assert 1 < trips <= 2 + math.ceil(words / 64) + 2, words
+            assert 1 < trips <= 2 + math.ceil(words / 64), words
 
 
 async def test_of_the_default_lease_most_is_used(start: Start, upstream: RawUpstream, redis: RedisServer) -> None:
@@ -106,8 +105,8 @@ async def test_of_the_default_lease_most_is_used(start: Start, upstream: RawUpst
     proxy = start(tokens(1_000_000))
     await round_trips(proxy, redis, "warm", 200)
     assert await round_trips(proxy, redis, "short", 100) == 2
-    # One lease is fetched in advance, and one that is on its way at the end goes back by itself.
-    assert await round_trips(proxy, redis, "long", 3000) <= 2 + 3000 / 256 + 3
+    # One lease is fetched in advance, and one may be on its way at the end.
+    assert await round_trips(proxy, redis, "long", 3000) <= 2 + 3000 / 256 + 2
 
 
 async def test_a_slot_is_two_round_trips(start: Start, upstream: RawUpstream, redis: RedisServer) -> None:

@@ -249,10 +249,12 @@ async def test_a_lease_that_comes_after_the_end_is_given_back(slow: Any, bank: A
     holding = asyncio.create_task(account.hand.hold(1))
     while len(slow.calls) < 2:
         await asyncio.sleep(0)
-    await bank.close(account, 10, 256)
+    account.close(10, 256)
+    settling = asyncio.create_task(bank.host.run_spawned())
     slow.gate.set()
     await holding
-    await bank.host.run_spawned()
+    await settling
+    assert slow.calls == ["take", "take", "give_back"]
     assert await bank.charged() == 266
 
 
