@@ -151,12 +151,12 @@ class Chain:
     def __init__(self, links: Sequence[Link], hold_limit: int) -> None:
         self.links = list(links)
         self.ended: Mark | None = None
+        self.held = 0  # how many links are paused
         self.errors: list[tuple[str, Exception]] = []  # (policy, what it raised), for the host to log without content
         self._hold_limit = hold_limit
         self._first = len(self.links)  # those before it are told nothing: not begun, or the end has passed them
         self._ending = False  # a mark has entered: nothing more is fed
         self._broken: Mark | None = None  # the mark, where the stream broke off and no policy ended it
-        self._held = 0
         self._closed = False
         self._bind()
 
@@ -170,7 +170,7 @@ class Chain:
     @property
     def paused(self) -> bool:
         """Some policy asked for a pause: stop reading from the upstream."""
-        return self._held > 0
+        return self.held > 0
 
     @property
     def has_activity_hooks(self) -> bool:
@@ -178,14 +178,14 @@ class Chain:
 
     def next_wake(self) -> float | None:
         """When `timer` has to be called next, monotonic seconds."""
-        if not (self._timed or self._held) or self.ended is not None:
+        if not (self._timed or self.held) or self.ended is not None:
             return None
         soonest = math.inf
         for i, stream in self._timed:
             wake_at = stream.wake_at
             if wake_at is not None and wake_at < soonest and i >= self._first:
                 soonest = wake_at
-        if self._held:
+        if self.held:
             soonest = min(soonest, min(link.hold.resume_at for link in self.links if link.hold is not None))
         return None if soonest == math.inf else soonest
 
@@ -250,7 +250,7 @@ class Chain:
         """One batch from the upstream. The hot path."""
         if self._ending:
             return []
-        if self._held:
+        if self.held:
             return self._pass(0, events, None, now)
         for i, hook in self._event_hooks:
             try:
@@ -402,7 +402,7 @@ class Chain:
         if mark is not None and mark.drops:
             return self._after(i, verdict.passed, mark, now)
         link.hold = _Hold(now + verdict.seconds)
-        self._held += 1
+        self.held += 1
         link.hold.add(verdict.rest, mark)
         if link.hold.size > self._hold_limit:
             return self._overflow(i, verdict.passed, now)
@@ -467,7 +467,7 @@ class Chain:
     def _release(self, link: Link) -> _Hold | None:
         hold, link.hold = link.hold, None
         if hold is not None:
-            self._held -= 1
+            self.held -= 1
         return hold
 
     def _resume(self, i: int, now: float) -> Events:

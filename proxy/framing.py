@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from .errors import UpstreamGarbage, UpstreamTruncated
 
 if TYPE_CHECKING:
@@ -33,18 +35,15 @@ class Framing(enum.Enum):
         return self in (Framing.SSE, Framing.NDJSON, Framing.JSON_ARRAY)
 
 
-class Event:
+class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third of what `__init__` would cost
     """One complete SSE event (a comment and `[DONE]` too), NDJSON line, array element or whole body.
 
     `raw` are its bytes, terminator included, re-emitted untouched unless a policy replaced the event.
     """
 
-    __slots__ = ("_parsed", "_stream", "raw")
-
-    def __init__(self, raw: bytes, stream: DialectStream, parsed: Parsed | None = None) -> None:
-        self.raw = raw
-        self._stream = stream
-        self._parsed = parsed
+    raw: bytes
+    _stream: DialectStream
+    _parsed: Parsed | None = None
 
     def __repr__(self) -> str:  # content never reaches a log, not even by a traceback
         return f"<Event of {len(self.raw)} bytes>"
@@ -103,7 +102,7 @@ class Event:
 
     def with_text(self, text: str) -> Event | None:
         """`with_deltas` for an event with one text. Raises ValueError for any other."""
-        [(channel, own)] = self.parsed.deltas
+        [(channel, own)] = (self._parsed or self.parsed).deltas
         return self if text == own else self._stream.rewrite(self, [(channel, text)])
 
     def continuation(self, channel: Channel, text: str) -> Event:

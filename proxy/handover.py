@@ -42,14 +42,15 @@ class _Reader(StreamReader):
 
     def feed_eof(self) -> None:
         self._protocol.body_ended = True
+        self._protocol.between_chunks = False
         super().feed_eof()
 
     # The base class keeps the position of every chunk for a caller that asks for chunks; nobody takes them here.
     def begin_http_chunk_receiving(self) -> None:
-        pass
+        self._protocol.between_chunks = False
 
     def end_http_chunk_receiving(self) -> None:
-        pass
+        self._protocol.between_chunks = True
 
 
 class _Protocol(ResponseHandler):
@@ -61,6 +62,7 @@ class _Protocol(ResponseHandler):
         self.awaits_head = False
         self.parts: list[bytes] = []
         self.body_ended = False
+        self.between_chunks = False  # the parser waits for a chunk's first byte
         self.lost: BaseException | None = None
         self.on_informational: Informational | None = None
 
@@ -78,11 +80,17 @@ class _Protocol(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
+        if self.between_chunks and self.sink is not None and (chunk := _only_chunk(data)):
+            self.sink.feed(chunk)  # the parser need not know: before the next chunk it stands as before this one
+            return
+        self.between_chunks = False
         # By itself: the parser forgets a good head where something bad comes behind it in the same read.
         while self.awaits_head and not self.is_eof() and (end := data.find(b"\r\n\r\n")) >= 0:
             super().data_received(data[: end + 4])
             data = data[end + 4 :]
         super().data_received(data)
+        # What follows a chunk, if it ends a line, is the whole head of the next one, and the parser has said so.
+        self.between_chunks = self.between_chunks and data.endswith(b"\r\n")
         if self.sink is not None:
             self.flush()
 
@@ -126,6 +134,16 @@ class _Protocol(ResponseHandler):
             sink.failed(UpstreamGarbage("the body is not framed as its head says"))
 
 
+def _only_chunk(data: bytes) -> bytes:
+    """The data of a read that is exactly one chunk (RFC 9112 §7.1), its size spelt as everybody spells it, as nearly all
+    reads of a stream are; b"" for any other read."""
+    end_of_size = data.find(b"\r\n", 0, 9)
+    size = len(data) - end_of_size - 4
+    if size > 0 and data.endswith(b"\r\n") and data[:end_of_size] == b"%x" % size:
+        return data[end_of_size + 2 : -2]
+    return b""
+
+
 class Response(aiohttp.ClientResponse):
     """A reply whose body can be handed over."""
 
@@ -135,7 +153,7 @@ class Response(aiohttp.ClientResponse):
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         self.protocol = connection.protocol
         self.protocol.awaits_head = True
-        self.protocol.body_ended = False
+        self.protocol.body_ended = self.protocol.between_chunks = False
         self.protocol.parts.clear()
         self.protocol.on_informational = on_informational.get()
         try:

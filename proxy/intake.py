@@ -39,6 +39,8 @@ class Intake:
     def __init__(self, stream: DialectStream, headers: Headers, *, event_bytes: int, reply_bytes: int) -> None:
         """Takes the content coding out of `headers`. Raises `UpstreamGarbage` (upstream_coding) for an unknown one."""
         self.whole = b""
+        self.more = False
+        """`go_on` has more to give."""
         self._stream = stream
         self._make = stream.event
         self._framer = stream.framer(reply_bytes if stream.framing is Framing.JSON else event_bytes)
@@ -58,15 +60,14 @@ class Intake:
         """The body is not sent on in the bytes in which it came."""
         return self._decoder is not None
 
-    @property
-    def more(self) -> bool:
-        """`go_on` has more to give."""
-        return bool(self._ahead) or self._error is not None
-
     def feed(self, data: bytes) -> Events:
         """The events that one read completes, or the first of them. Raises `UpstreamError`."""
-        if self._decoder is None and not self._ahead and self._error is None:
+        if self._decoder is None and not self.more:
             frames = self._framer.feed(data)
+            if len(frames) == 1:  # as nearly every read
+                [frame] = frames
+                self._latest.append(frame)
+                return [self._make(frame)]
             if len(frames) <= TURN_EVENTS:
                 return self._events(frames)
             self._reads.append(_turns(frames))
@@ -79,7 +80,7 @@ class Intake:
     def go_on(self) -> Events:
         """The next events of what was fed. Raises `UpstreamError`."""
         if self._error is not None and not self._ahead:
-            error, self._error = self._error, None
+            error, self._error, self.more = self._error, None, False
             raise error
         frames, self._ahead = self._ahead, []
         self._look_ahead()
@@ -103,12 +104,8 @@ class Intake:
         return self._stream.terminates and not any(end.kind is None and end.index is None for end in ends)
 
     def _events(self, frames: list[bytes]) -> Events:
-        make = self._make
-        if len(frames) == 1:  # as nearly every read
-            self._latest.append(frames[0])
-            return [make(frames[0])]
         self._latest.extend(frames[-_LATEST:])
-        return [make(frame) for frame in frames]
+        return [self._make(frame) for frame in frames]
 
     def _look_ahead(self) -> None:
         try:
@@ -121,6 +118,7 @@ class Intake:
         except UpstreamError as exc:
             self._error = exc
             self._reads.clear()
+        self.more = bool(self._ahead) or self._error is not None
 
     def _frames(self, data: bytes) -> Iterator[list[bytes]]:
         """The frames of one read, decoded and cut only as they are asked for."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import ParamSpec, Protocol
@@ -78,6 +79,14 @@ def _guarded(entry: Callable[P, None]) -> Callable[P, None]:
 class Relay:
     """One exchange from admission to its outcome. `done` is set, with `outcome`, when everything has been released."""
 
+    __slots__ = (  # more attributes than a dict shares the keys of
+        "_attachment", "_blocked", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush",
+        "_head", "_informational", "_intake", "_limits", "_looks", "_loop", "_reading", "_request", "_rests",
+        "_source", "_stalled_at", "_stream", "_streaming", "_taken", "_timed", "_timer", "_timer_at", "_turn_due",
+        "_unread", "_watched", "_watched_there", "_whole", "done", "events", "first_content_at", "on_finished",
+        "outcome", "upstream_bytes",
+    )  # fmt: skip
+
     def __init__(
         self,
         request: Request,
@@ -110,6 +119,7 @@ class Relay:
         self._looks = _CONTENT_LOOKS
         self._watched = chain.has_activity_hooks
         self._watched_there = attachment.chain.has_activity_hooks
+        self._timed = [link.stream for link in (*chain.links, *attachment.chain.links) if link.on_timer]
         self._end_passed = False  # the exchange part's end has entered the attachment part
         self._blocked = False  # the client does not read
         self._stalled_at: float | None = None
@@ -121,7 +131,7 @@ class Relay:
         self._reading = True
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = math.inf
         self._errors: list[tuple[str, Exception]] = []
 
     @property
@@ -251,29 +261,32 @@ class Relay:
 
     # The body (`handover.Sink`)
 
-    @_guarded
     def feed(self, data: bytes) -> None:
-        """All that one read brought."""
+        """All that one read brought. Called so often that what the other entry points share is written out."""
         if self.outcome is not None:
             return
-        now = self._begin()
-        self.upstream_bytes += len(data)
-        self._rests = len(data) >= TURN_BYTES
-        if self._watched and (events := self._chain.activity(now)):
-            self._deliver(events, now)
-        if self._watched_there:
-            self._emit(self._attachment.chain.activity(now), now)
-        if self._intake is None:
-            self._pass_through(data, now)
-        else:
-            try:
-                events = self._intake.feed(data)
-            except UpstreamError as exc:
-                self._finish(Mark.cut(exc.details), now)
+        self._busy = True
+        try:
+            now = self._clock()
+            self.upstream_bytes += len(data)
+            self._rests = len(data) >= TURN_BYTES
+            if self._watched and (events := self._chain.activity(now)):
+                self._deliver(events, now)
+            if self._watched_there:
+                self._emit(self._attachment.chain.activity(now), now)
+            if self._intake is None:
+                self._pass_through(data, now)
             else:
-                if events:
-                    self._deliver(self._chain.feed(events, now), now)
-        self._settle(now)
+                try:
+                    events = self._intake.feed(data)
+                except UpstreamError as exc:
+                    self._finish(Mark.cut(exc.details), now)
+                else:
+                    if events:
+                        self._deliver(self._chain.feed(events, now), now)
+            self._settle(now)
+        except Exception as exc:
+            self.crashed(exc)
 
     @_guarded
     def _go_on(self) -> None:
@@ -442,7 +455,26 @@ class Relay:
     def _settle(self, now: float) -> None:
         """The last step of every entry point."""
         chain, outer = self._chain, self._attachment.chain
-        mark = chain.ended
+        if chain.ended is not None or outer.ended is not None:
+            self._pass_end(chain.ended, now)
+        if self.outcome is not None:
+            self._busy = False
+            return
+        reading = not (self._blocked or chain.held or outer.held)
+        if self._rests or (self._intake is not None and self._intake.more):
+            if reading and not self._turn_due:
+                self._turn_due = True
+                self._loop.call_soon(self._go_on)
+            reading = False
+        if reading is not self._reading and self._source is not None:
+            self._turn(reading, now)
+        else:
+            self._arm(steady=reading)
+            self._busy = False
+
+    def _pass_end(self, mark: Mark | None, now: float) -> None:
+        """The end, `mark`, has left the exchange part, or it has left the attachment part."""
+        outer = self._attachment.chain
         if self.outcome is None and mark is not None and not self._end_passed:
             self._end_passed = True
             if mark.clean and self._whole is not None:
@@ -452,20 +484,6 @@ class Relay:
         mark = outer.ended
         if self.outcome is None and mark is not None:
             self._conclude(mark, now)
-        if self.outcome is not None:
-            self._busy = False
-            return
-        reading = not (self._blocked or chain.paused or outer.paused)
-        if self._rests or (self._intake is not None and self._intake.more):
-            if reading and not self._turn_due:
-                self._turn_due = True
-                self._loop.call_soon(self._go_on)
-            reading = False
-        if reading is not self._reading and self._source is not None:
-            self._turn(reading, now)
-        else:
-            self._arm(now)
-            self._busy = False
 
     def _turn(self, reading: bool, now: float) -> None:
         """Stop or resume reading from the upstream."""
@@ -606,15 +624,23 @@ class Relay:
 
     # Time
 
-    def _arm(self, now: float) -> None:
-        """One lazy timer: set only where it must ring earlier than it is set to."""
+    def _arm(self, *, steady: bool) -> None:
+        """One lazy timer: set only where it must ring earlier than it is set to. `steady`: no pause and no stalled client
+        can ask for that, only a policy's `wake_at`."""
+        if steady:
+            timer_at = self._timer_at
+            for stream in self._timed:
+                if stream.wake_at is not None and stream.wake_at < timer_at:
+                    break
+            else:
+                return
         wake_at = self._chain.next_wake()
         other = self._attachment.chain.next_wake()
         if other is not None and (wake_at is None or other < wake_at):
             wake_at = other
         if self._stalled_at is not None and (wake_at is None or self._stalled_at < wake_at):
             wake_at = self._stalled_at
-        if wake_at is None or (self._timer is not None and self._timer_at <= wake_at):
+        if wake_at is None or self._timer_at <= wake_at:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -624,6 +650,7 @@ class Relay:
     @_guarded
     def _ring(self) -> None:
         self._timer = None
+        self._timer_at = math.inf
         if self.outcome is not None:
             return
         now = self._begin()

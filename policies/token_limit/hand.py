@@ -53,6 +53,8 @@ class Hand:
         self.users: set[User] = set()
         self.levels: Sequence[tuple[What, Sequence[Level]]] = ()
         """How full the windows were when something was last granted."""
+        self.low = 0
+        """With so few left it is time to `refill_in_time`."""
         self._budget = budget
         self._keys = [state.key(budget.host.name, pot.what, who) for pot in budget.pots]
         self._leases: deque[_Lease] = deque()  # the oldest is drawn from first; together not less than `tokens`
@@ -60,7 +62,6 @@ class Hand:
         self._newest: Grants = ()  # of the last lease, for what comes back when all have been used
         self._stale_at = math.inf  # the oldest lease
         self._room = state.MOST  # what the windows had left when they were last looked at
-        self._low = 0  # with so few left it is time for the next lease
         self._ask_at = 0.0  # and not before this
         self._asking = False
         self._scarce = False  # what is left limits the size of a lease
@@ -122,7 +123,7 @@ class Hand:
 
     def refill_in_time(self, now: float) -> None:
         """Fetch the next lease in the background, if it is time for it."""
-        if self.tokens <= self._low and not self._asking and now >= self._ask_at and self._to_come() > self.tokens:
+        if self.tokens <= self.low and not self._asking and now >= self._ask_at and self._to_come() > self.tokens:
             self._asking = True
             self._budget.host.spawn(self._refill())
 
@@ -132,7 +133,7 @@ class Hand:
     async def _refill(self) -> None:
         try:
             async with self._lock:
-                if not self.users or self.tokens > self._low:  # somebody who had to wait was first
+                if not self.users or self.tokens > self.low:  # somebody who had to wait was first
                     return
                 if not isinstance(await self._lease(0, 1), Refused):
                     return
@@ -140,7 +141,7 @@ class Hand:
             pass  # it is counted; whoever needs a token before the store is back asks again
         finally:
             self._asking = False
-        self._low = self._low // 2 or -1  # not again with the next event; when none are left, an event waits
+        self.low = self.low // 2 or -1  # not again with the next event; when none are left, an event waits
 
     async def hold(self, tokens: int) -> Refused | None:
         """Have at least so many in hand. Raises `StateError`; then nothing was reserved."""
@@ -154,7 +155,7 @@ class Hand:
         """Reserve the input of an exchange, with a lease unless there is enough in hand. Raises `StateError`; then nothing
         was reserved."""
         async with self._lock:
-            least = 1 if self._budget.counts_output and self.tokens <= self._low else 0
+            least = 1 if self._budget.counts_output and self.tokens <= self.low else 0
             answer = await self._lease(input_tokens, least)
             if not isinstance(answer, Refused) or not self.tokens or answer.what == "input":
                 return answer
@@ -177,7 +178,7 @@ class Hand:
     def _add(self, tokens: int, grants: Grants) -> None:
         now = self._budget.host.clock()
         self._newest = grants
-        self._low = tokens // 2
+        self.low = tokens // 2
         self._ask_at = now + STEP_S if self._budget.paced and self._scarce else 0.0
         self._leases.append(_Lease(tokens, now + self._budget.shortest_s, grants))
         self._in_leases += tokens

@@ -105,13 +105,19 @@ class TokenLimitStream(PolicyStream):
             return events
         account = self._account
         for place, event in enumerate(events):
-            parsed = event.parsed
-            tokens = self._tokens_with(event, parsed)
+            if event is not self._looked_at:
+                self._look_at(event, event.parsed)
+            # As many tokens as were counted with this event, or as the upstream has stated with it.
+            tokens = self._counted + self._estimated
+            if tokens < self._stated:
+                tokens = self._stated
             if missing := account.cover(tokens, now):
                 return self._wait(events[:place], events[place:], missing, now)
             self._delivered = tokens
-        account.hand.refill_in_time(now)
-        return self._shown(events)
+        hand = account.hand
+        if hand.tokens <= hand.low:
+            hand.refill_in_time(now)
+        return self._shown(events) if self._hides_usage else events
 
     def close(self, outcome: Outcome) -> None:
         prompt_tokens = output_tokens = 0
@@ -139,23 +145,20 @@ class TokenLimitStream(PolicyStream):
 
     # Counting
 
-    def _tokens_with(self, event: Event, parsed: Parsed) -> int:
-        """The tokens of the reply, this event included: as many as were counted, or as the upstream has stated with them.
-
-        What it states is noted also of an event that nobody gets: the tokens were spent."""
-        if event is not self._looked_at:
-            self._looked_at = event
-            if parsed.usage is not None or self._usage_is_final:
-                self._note_usage(parsed)
-            if not parsed.known:
-                self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
-            elif self._in_deltas:
-                self._counted = self._tally.add(parsed.deltas)
-                if parsed.usage is not None and parsed.deltas:  # else it comes too late to keep anything back
-                    self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
-            else:
-                self._estimated += self._tokens_of_whole(parsed)
-        return max(self._counted + self._estimated, self._stated)
+    def _look_at(self, event: Event, parsed: Parsed) -> None:
+        """Count an event, and note what the upstream states with it; also of one that nobody gets: the tokens were
+        spent."""
+        self._looked_at = event
+        if parsed.usage is not None or self._usage_is_final:
+            self._note_usage(parsed)
+        if not parsed.known:
+            self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
+        elif self._in_deltas:
+            self._counted = self._tally.add(parsed.deltas)
+            if parsed.usage is not None and parsed.deltas:  # else it comes too late to keep anything back
+                self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
+        else:
+            self._estimated += self._tokens_of_whole(parsed)
 
     def _tokens_of_whole(self, parsed: Parsed) -> int:
         stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens

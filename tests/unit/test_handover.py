@@ -108,6 +108,76 @@ async def test_what_came_with_the_head_is_first(upstream: RawUpstream, session: 
         assert sink.reads[1] == b"three"
 
 
+def reads_of(owner: type, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What `owner`'s `data_received` is given from now on."""
+    reads: list[bytes] = []
+    data_received = owner.data_received  # type: ignore[attr-defined]
+
+    def watched(self: object, data: bytes) -> None:
+        reads.append(data)
+        data_received(self, data)
+
+    monkeypatch.setattr(owner, "data_received", watched)
+    return reads
+
+
+async def test_reads_that_are_one_chunk_do_without_the_parser(
+    upstream: RawUpstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = reads_of(ResponseHandler, monkeypatch)
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        response.hand_over(sink := Receiver())
+        for text in (b"one", b"two", b"ends with a line\r\n"):
+            await connection.send(chunk(text))
+            await until(lambda text=text: sink.reads[-1:] == [text], "the read")
+        await connection.send(b"zz\r\n")
+        assert await sink.ended() == "upstream_garbage"
+        assert parsed[-2:] == [chunk(b"one"), b"zz\r\n"]
+
+
+ODD_CHUNKS = b"005\r\nsmall\r\nA\r\n0123456789\r\n5;a=b\r\nnamed\r\n" + chunk(b"3\r\nabc\r\n") + LAST_CHUNK
+
+
+@pytest.mark.parametrize("place", range(1, len(ODD_CHUNKS)))
+async def test_chunks_may_be_cut_anywhere_after_reads_that_were_one_chunk(
+    upstream: RawUpstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """The body that is delivered is the same, wherever reads end, however sizes are spelt and whatever is in a chunk."""
+    reads = reads_of(handover._Protocol, monkeypatch)
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        response.hand_over(sink := Receiver())
+        for part in (chunk(b"one"), chunk(b"two"), ODD_CHUNKS[:place], ODD_CHUNKS[place:]):
+            await connection.send(part)
+            await until(lambda part=part: reads[-1:] == [part], "the read")
+        assert await sink.ended() == "eof"
+        assert sink.body == b"onetwosmall0123456789named3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reads", "body"),
+    [
+        ([chunk(b"two") + b"8\r\n", b"3\r\nabc\r\n", b"\r\n"], b"two3\r\nabc\r\n"),
+        ([chunk(b"two") + b"1", b"3\r\nabc\r\n", b"and fourteen..\r\n"], b"twoabc\r\nand fourteen.."),
+    ],
+    ids=["data", "the end of a size and data"],
+)
+async def test_what_only_looks_like_a_chunk_is_none(
+    upstream: RawUpstream,
+    session: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    reads: list[bytes],
+    body: bytes,
+) -> None:
+    seen = reads_of(handover._Protocol, monkeypatch)
+    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+        response.hand_over(sink := Receiver())
+        for part in (chunk(b"one"), *reads, LAST_CHUNK):
+            await connection.send(part)
+            await until(lambda part=part: seen[-1:] == [part], "the read")
+        assert await sink.ended() == "eof"
+        assert sink.body == b"one" + body
+
+
 @pytest.mark.parametrize(
     ("method", "answer", "body"),
     [
