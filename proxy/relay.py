@@ -189,6 +189,7 @@ class Relay:
             source.attach(self)
             if not self._reading:
                 source.pause()  # what is not attached yet cannot be paused
+        self._attachment.flush()
 
     def _begin_reply(self, head: ResponseHead, now: float) -> None:
         """Choose how the body goes through, show the head to the policies, and send it unless the body decides on it."""

@@ -70,11 +70,24 @@ def _request_texts(messages: Any) -> list[str]:
     images and sounds, which are strings too."""
     texts: list[str] = []
     for message in messages if isinstance(messages, list) else ():
+        if _is_plain(message):
+            texts += [message["content"]] if message["content"] else []
+            continue
         try:
             texts += [slot.text for slot in string_slots([message], 0) if _known_text(message, slot.path)]
         except ValueError:  # nests too deeply
             continue
     return texts
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as nearly every message is; and a request has all that were ever said."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("role")) is str
+        and type(message.get("content")) is str
+    )
 
 
 def _known_text(message: Any, path: Path) -> tuple[Kind, int | str] | None:

@@ -129,6 +129,12 @@ def test_bytes_pass_untouched_where_no_policy_sees_events() -> None:
     scene.assert_released(COMPLETE, "end")
 
 
+def test_a_head_waits_only_for_what_came_with_it() -> None:
+    scene = Scene().begin()
+    assert scene.client.head is scene.reading.head
+    assert scene.client.flushed
+
+
 def test_a_policy_that_sees_nothing_or_activity_leaves_the_bytes_alone() -> None:
     blind, watcher = Hooks(), Hooks()
     scene = Scene(link(blind, Sees.NOTHING), link(watcher, Sees.ACTIVITY)).begin(b"one", b"two")

@@ -461,6 +461,14 @@ def test_messages_of_another_shape_have_no_texts(messages: str, ask: Ask) -> Non
     assert ask("openai-chat", b'{"messages":' + messages.encode() + b"}").texts == []
 
 
+@pytest.mark.parametrize("content", ['"a"', '""', "null", '["a"]', '[{"type":"text","text":"a"}]'])
+@pytest.mark.parametrize("role", ['"user"', "1", "null", "[" * 70 + '"x"' + "]" * 70])
+def test_a_plain_message_is_read_as_any_other(role: str, content: str, ask: Ask) -> None:
+    plain = f'"role":{role},"content":{content}'
+    bodies = [b'{"messages":[{%s}]}' % fields.encode() for fields in (plain, plain + ',"name":"n"')]
+    assert ask("openai-chat", bodies[0]).texts == ask("openai-chat", bodies[1]).texts
+
+
 def test_a_message_that_nests_too_deeply_is_left_out(ask: Ask) -> None:
     deep = "[" * 70 + '"x"' + "]" * 70
     assert ask("openai-chat", b'{"messages":[{"content":%s},{"content":"y"}]}' % deep.encode()).texts == ["y"]
