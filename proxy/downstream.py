@@ -282,7 +282,10 @@ def _head_bytes(head: ResponseHead) -> bytes:
         raise ValueError("a status has three digits")
     if not all(map(_FIELD_NAME.fullmatch, head.headers)):
         raise ValueError("the name of a header field is no token")
-    lines = [f"HTTP/1.1 {head.status} {head.reason or _reason(head.status)}"]
+    # What the upstream made up is text that no policy has seen: where one sees the events, clients can do without it
+    # (RFC 9112 §4).
+    own = "" if head.stream is not None or head.status < 200 else head.reason
+    lines = [f"HTTP/1.1 {head.status} {own or _reason(head.status)}"]
     lines += [f"{name}: {value}" for name, value in head.headers.items()]
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:

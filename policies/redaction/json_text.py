@@ -101,6 +101,11 @@ class TextRedactor:
             self._end_redactor()
         return self._taken()
 
+    @property
+    def held(self) -> bool:
+        """Whether anything of the text is held back now."""
+        return bool(self._tail or self._spelt or (self._redactor is not None and self._redactor.held))
+
     def _taken(self) -> str:
         out = "".join(self._out)
         self._out.clear()
