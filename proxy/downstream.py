@@ -311,8 +311,10 @@ def _unsent_in_kernel(transport: asyncio.Transport) -> int:
 def _head_bytes(head: ResponseHead) -> bytes:
     if not 100 <= head.status <= 999:
         raise ValueError("a status has three digits")
-    start = f"HTTP/1.1 {head.status} {head.reason or _reason(head.status)}"
-    return head_bytes(start, head.headers, errors="surrogateescape")
+    # What the upstream made up is text that no policy has seen: where one sees the events, clients can do without it
+    # (RFC 9112 §4).
+    own = "" if head.stream is not None or head.status < 200 else head.reason
+    return head_bytes(f"HTTP/1.1 {head.status} {own or _reason(head.status)}", head.headers, errors="surrogateescape")
 
 
 def _reason(status: int) -> str:

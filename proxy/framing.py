@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from .errors import UpstreamGarbage, UpstreamTruncated
 
 if TYPE_CHECKING:
@@ -284,6 +286,22 @@ class JSONArrayFramer(_Bounded):
         if self._depth > 0 and not self._exceeded:
             raise UpstreamTruncated("the array is not complete")
         return super().finish()
+
+
+_BEGINS_DOCUMENT = re.compile(rb"[ \t\r\n]*[{\[]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
+def breaks_off(body: bytes) -> bool:
+    """Whether a JSON text that is an object or an array (RFC 8259 §2) stops before its last bracket. False for all else."""
+    if _BEGINS_DOCUMENT.match(body) is None:
+        return False
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        marks = _STRING.sub(b"", body)
+        return marks.count(b"{") + marks.count(b"[") > marks.count(b"}") + marks.count(b"]")
+    return False
 
 
 class WholeFramer:

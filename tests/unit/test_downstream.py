@@ -15,9 +15,12 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_request import BaseRequest
 from rigs.waiting import until
 
+from proxy.dialects import DIALECTS
+from proxy.dialects.base import Call, DialectStream
 from proxy.downstream import ClientReply, Connection, Written
 from proxy.messages import Headers, ResponseHead
 
+SEEN = DIALECTS["openai-chat"].open(ResponseHead(200, Headers({"Content-Type": "application/json"})), Call())
 DATE = rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n"
 
 
@@ -65,9 +68,11 @@ def make_reply(
     return ClientReply(on(transport), method=method, http_1_0=http_1_0, keep_alive=keep_alive, **more)
 
 
-def head(status: int = 200, *, reason: str = "", local: bool = False, **headers: str) -> ResponseHead:
+def head(
+    status: int = 200, *, reason: str = "", local: bool = False, stream: DialectStream | None = None, **headers: str
+) -> ResponseHead:
     fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    return ResponseHead(status, fields, reason=reason, local=local)
+    return ResponseHead(status, fields, reason=reason, local=local, stream=stream)
 
 
 def send_head(reply: ClientReply, head: ResponseHead) -> None:
@@ -144,11 +149,15 @@ def test_header_fields_stay_as_they_are() -> None:
     [
         (head(204), b"HTTP/1.1 204 No Content"),
         (head(418, reason="Short and stout"), b"HTTP/1.1 418 Short and stout"),
+        (head(404, reason="Ask ann@example.com", stream=SEEN), b"HTTP/1.1 404 Not Found"),
+        (head(103, reason="Ask ann@example.com"), b"HTTP/1.1 103 Early Hints"),
         (head(499), b"HTTP/1.1 499 Client Closed Request"),
         (head(599), b"HTTP/1.1 599 "),
     ],
 )
-def test_the_reason_is_the_upstreams_or_the_usual_one(given: ResponseHead, line: bytes) -> None:
+def test_the_reason_is_the_upstreams_or_where_policies_see_the_reply_the_usual_one(
+    given: ResponseHead, line: bytes
+) -> None:
     send_head(make_reply(transport := Transport()), given)
     assert transport.sent.split(b"\r\n")[0] == line
 
