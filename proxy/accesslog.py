@@ -10,6 +10,7 @@ which a pipe takes whole or not at all (pipe(7)), as files do with writes of any
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from .errors import OutcomeKind, fault
 
@@ -251,6 +254,11 @@ def _utc(seconds: float) -> str:
 
 def _json(document: dict[str, Any]) -> str:
     """`document` as a line, without its end. Texts, and what is nested, are cut as far as the line's limit demands."""
+    # Nearly every line is short and plain. Whatever thread encodes it, the event loop stands still meanwhile.
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # json knows more types, and writes surrogates
+        short = msgspec.json.encode(document)
+        if len(short) <= MAX_TEXT and short.isascii() and b"\x7f" not in short:
+            return short.decode()
     for longest in (MAX_TEXT, 256, 64, 16):
         line = json.dumps({key: _cut(item, longest) for key, item in document.items()}, separators=(",", ":"))
         if len(line) < MAX_LINE_BYTES:

@@ -20,7 +20,13 @@ class Downstream(Protocol):
     buffer is full and `writable` when it has drained."""
 
     def send_head(self, head: ResponseHead) -> None:
-        """Status and header fields. Without Content-Length the body is chunked, or ends with the connection (HTTP/1.0)."""
+        """Status and header fields. Without Content-Length the body is chunked, or ends with the connection (HTTP/1.0).
+
+        Written with the first bytes of the body, or by `flush`, whichever is first: a write costs as much as all that is done
+        to an event."""
+
+    def flush(self) -> None:
+        """No bytes of the body came with the head."""
 
     def send_informational(self, head: ResponseHead) -> None:
         """A 1xx before the head."""
@@ -84,6 +90,10 @@ class Attachment:
         self.opened = True
         self.status = head.status
         return None
+
+    def flush(self) -> None:
+        """The head, if it was opened and nothing was written since."""
+        self._downstream.flush()
 
     def send_informational(self, head: ResponseHead) -> None:
         """A 1xx, unseen by policies."""

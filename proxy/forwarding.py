@@ -6,9 +6,9 @@ Pure. Sources: RFC 9110 §7.6.3 (Via), RFC 7239 (Forwarded), RFC 9209 (Proxy-Sta
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_plus
 
@@ -39,7 +39,7 @@ class Peer:
 
 def request_id(given: str | None) -> str:
     """The client's own id where it can be passed on and logged as it is, else a new one."""
-    return given if given is not None and _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _USABLE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def trusted_hops(peer: str, hops: int, fronts: Collection[Network]) -> int:
@@ -113,7 +113,7 @@ def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies:
     return headers
 
 
-def downstream_headers(received: Headers, id: str, *, version: str) -> Headers:
+def downstream_headers(received: Mapping[str, str], id: str, *, version: str) -> Headers:
     """The header fields of an upstream's reply as they go on, before policies."""
     headers = end_to_end(received)
     append(headers, "Via", f"{version} {PSEUDONYM}")

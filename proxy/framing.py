@@ -285,6 +285,22 @@ class JSONArrayFramer(_Bounded):
         return super().finish()
 
 
+_BEGINS_DOCUMENT = re.compile(rb"[ \t\r\n]*[{\[]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
+def breaks_off(body: bytes) -> bool:
+    """Whether a JSON text that is an object or an array (RFC 8259 §2) stops before its last bracket. False for all else."""
+    if _BEGINS_DOCUMENT.match(body) is None:
+        return False
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        marks = _STRING.sub(b"", body)
+        return marks.count(b"{") + marks.count(b"[") > marks.count(b"}") + marks.count(b"]")
+    return False
+
+
 class WholeFramer:
     """The body is one event, complete at its end."""
 

@@ -1,10 +1,12 @@
-"""I/O. The only file that reaches into aiohttp's client internals: hands body bytes over in the call that received them.
+"""I/O. The only file that reaches into aiohttp's client internals: a request in one write, a reply's body handed over in the
+call that received it.
 
-aiohttp's public way to a body wakes a task per read, which costs more than everything else that is done to an event. Here
-the parser's own call appends to a list, and at the end of `data_received` all that one read brought goes to the sink at
-once: one `feed` a read. It also makes three ends visible that a `StreamReader` does not tell apart or does not tell at
-all: a reset of a body that ends with its connection (looks like EOF), bytes that are no chunk (says nothing, ever), and
-informational responses (swallowed).
+aiohttp's public way makes four objects and a task for a request, and wakes a task per read, which costs more than
+everything else that is done to an event. Here a request is bytes on a connection of aiohttp's pool. Of the reply, aiohttp's
+parser reads the head; for the body its own call appends to a list, and at the end of `data_received` all that one read
+brought goes to the sink at once: one `feed` a read. It also makes three ends visible that a `StreamReader` does not tell
+apart or does not tell at all: a reset of a body that ends with its connection (looks like EOF), bytes that are no chunk
+(says nothing, ever), and informational responses (swallowed).
 
 `check` compares what is used here with the installed aiohttp, once, at start.
 """
@@ -15,18 +17,22 @@ import asyncio
 import functools
 import inspect
 import re
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import HttpProcessingError
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
+from yarl import URL
 
-from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
+from .errors import PenstockError, RequestError, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from .messages import Headers
-from .sink import Informational, Sink, on_informational
+from .sink import Sink, on_informational
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 
 
 class _Reader(StreamReader):
@@ -37,12 +43,13 @@ class _Reader(StreamReader):
     _protocol: Any
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:
-        self._protocol.parts.append(data)
+        self._protocol.response.parts.append(data)
         return False
 
     def feed_eof(self) -> None:
-        self._protocol.body_ended = True
         self._protocol.between_chunks = False
+        if self._protocol.response is not None:
+            self._protocol.response.ended = True
         super().feed_eof()
 
     # The base class keeps the position of every chunk for a caller that asks for chunks; nobody takes them here.
@@ -54,60 +61,67 @@ class _Reader(StreamReader):
 
 
 class _Protocol(ResponseHandler):
-    """An upstream connection that knows where the body of its current reply goes."""
+    """An upstream connection that knows whose reply it brings."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.sink: Sink | None = None
-        self.awaits_head = False
-        self.parts: list[bytes] = []
-        self.body_ended = False
+        self.response: Response | None = None  # until its reply is complete
         self.between_chunks = False  # the parser waits for a chunk's first byte
-        self.lost: BaseException | None = None
-        self.on_informational: Informational | None = None
 
-    def feed_data(self, data: Any, size: int = 0) -> None:
-        status, headers = data[0].code, data[0].headers
-        if not all(map(_TOKEN.fullmatch, headers)):
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """A head, from the parser."""
+        message, body = data
+        response = self.response
+        if response is None or not response.awaits_head:  # nobody asked for it
+            self.close()
+        elif not all(map(_TOKEN.fullmatch, message.headers)):
             # aiohttp lets "Content-Length : 0" pass, which the next hop may read as the field that it is not (RFC 9112
             # §5.1).
             self.set_exception(HttpProcessingError(message="a field name is no token"))
             self.close()
-            return
-        self.awaits_head = 100 <= status < 200 and status != 101
-        if 100 < status < 200 and status != 101 and self.on_informational is not None:
-            self.on_informational(status, Headers(headers))
-        super().feed_data(data, size)
+        elif 100 <= message.code < 200 and message.code != 101:
+            response.informational(message)
+        else:
+            parts = []
+            if type(body) is StreamReader:
+                while part := body.read_nowait():
+                    parts.append(part)
+                body.__class__ = _Reader
+            response.arrived(message, parts, ended=body.is_eof())
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        super().set_exception(exc)
+        if self.response is not None:
+            self.response.broken(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.between_chunks and self.sink is not None and (chunk := _only_chunk(data)):
-            self.sink.feed(chunk)  # the parser need not know: before the next chunk it stands as before this one
+        response = self.response
+        if response is None:  # nothing was asked for
+            self.close()
+            return
+        if self.between_chunks and response.sink is not None and (chunk := _only_chunk(data)):
+            response.sink.feed(chunk)  # the parser need not know: before the next chunk it stands as before this one
             return
         self.between_chunks = False
         # By itself: the parser forgets a good head where something bad comes behind it in the same read.
-        while self.awaits_head and not self.is_eof() and (end := data.find(b"\r\n\r\n")) >= 0:
+        while response.awaits_head and (end := data.find(b"\r\n\r\n")) >= 0:
             super().data_received(data[: end + 4])
             data = data[end + 4 :]
-        super().data_received(data)
-        # What follows a chunk, if it ends a line, is the whole head of the next one, and the parser has said so.
-        self.between_chunks = self.between_chunks and data.endswith(b"\r\n")
-        if self.sink is not None:
-            self.flush()
+        if data:
+            super().data_received(data)
+            # What follows a chunk, if it ends a line, is the whole head of the next one, and the parser has said so.
+            self.between_chunks = self.between_chunks and data.endswith(b"\r\n")
+        if response.ended:
+            self.response = None
+            response.release()
+        response.flush()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost = exc
+        response = self.response
         super().connection_lost(exc)
-        sink = self.sink
-        if sink is None:
-            return
-        if self.body_ended and exc is None:
-            self.flush()
-            return
-        self.sink = None
-        if exc is not None:
-            sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
-        else:
-            sink.failed(UpstreamTruncated("the connection was closed before the body was complete"))
+        self.response = None
+        if response is not None:
+            response.lost(exc)
 
     def close(self) -> None:
         """At once, where the peer does not take what is still to be sent: it must not keep the connection open."""
@@ -115,23 +129,6 @@ class _Protocol(ResponseHandler):
             self.abort()
         else:
             super().close()
-
-    def flush(self) -> None:
-        """Give the sink what one read brought, then the end if it came with it."""
-        sink, parts = self.sink, self.parts
-        assert sink is not None
-        if parts:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            sink.feed(data)
-            if self.sink is not sink:  # the sink had enough and detached
-                return
-        if self.body_ended:
-            self.sink = None
-            sink.eof()
-        elif isinstance(self.exception(), HttpProcessingError):
-            self.sink = None
-            sink.failed(UpstreamGarbage("the body is not framed as its head says"))
 
 
 def _only_chunk(data: bytes) -> bytes:
@@ -144,94 +141,205 @@ def _only_chunk(data: bytes) -> bytes:
     return b""
 
 
-class Response(aiohttp.ClientResponse):
-    """A reply whose body can be handed over."""
+class Response:
+    """A request that was sent, and its reply, whose body can be handed over. The caller must `close` it."""
 
-    protocol: _Protocol
-    _sink: Sink | None = None
+    __slots__ = (
+        "_connection", "_failure", "_informational", "_writer", "awaits_head", "ended", "head", "message", "parts",
+        "protocol", "sink",
+    )  # fmt: skip
 
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        self.protocol = connection.protocol
-        self.protocol.awaits_head = True
-        self.protocol.body_ended = self.protocol.between_chunks = False
-        self.protocol.parts.clear()
-        self.protocol.on_informational = on_informational.get()
+    message: RawResponseMessage
+    """The head, once it is there."""
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self.protocol = cast(_Protocol, connection.protocol)
+        self.protocol.response = self
+        self.head: asyncio.Future[None] = loop.create_future()
+        self.awaits_head = True
+        self.parts: list[bytes] = []  # of the body, not yet handed over
+        self.ended = False  # the body came to its end
+        self._failure: PenstockError | None = None  # or broke off
+        self._connection = connection
+        self._informational = on_informational.get()
+        self.sink: Sink | None = None
+        self._writer: asyncio.Task[None] | None = None  # while the body of the request is being sent
+
+    # The request
+
+    def send(self, head: bytes, body: bytes | AsyncIterator[bytes] | None, *, chunked: bool) -> None:
+        transport = self.protocol.transport
+        if transport is None:
+            raise aiohttp.ServerDisconnectedError
+        if body and isinstance(body, bytes):
+            transport.writelines((head, body))
+            return
+        transport.write(head)
+        if body is not None and not isinstance(body, bytes):
+            self._writer = asyncio.create_task(self._send(transport, body, chunked))
+
+    async def _send(self, transport: asyncio.Transport, body: AsyncIterator[bytes], chunked: bool) -> None:
         try:
-            return await super().start(connection)
-        finally:
-            self.protocol.on_informational = None
+            async for data in body:
+                if data:
+                    transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                await self.protocol._drain_helper()
+            if chunked:
+                transport.write(b"0\r\n\r\n")
+            self._writer = None
+        except RequestError as exc:  # told at once, after the head too: else both ends would wait for the rest
+            self.broken(exc)
+            self._fail(exc)
+        except ConnectionError:
+            pass  # `lost` tells
 
-    def hand_over(self, sink: Sink) -> None:
-        """From now on all of the body goes to `sink`, beginning with what is here already.
+    # What the protocol tells
 
-        The caller must `detach` before it closes the response early."""
-        reader = self.content
-        if type(reader) is not StreamReader or reader.is_eof():
-            parts = self._arrived(reader)
-            if parts:
-                sink.feed(b"".join(parts))
-            if self.ends_with_connection and self.protocol.lost is not None:
-                sink.failed(UpstreamError("the connection was reset", "upstream_reset"))
-            else:
-                sink.eof()
-            return
-        self.protocol.parts.extend(self._arrived(reader))
-        reader.__class__ = _Reader
-        if reader.exception() is not None:
-            error = UpstreamTruncated() if self.protocol.lost is None else UpstreamError("", "upstream_reset")
-            if self.protocol.parts:
-                sink.feed(b"".join(self.protocol.parts))
-            sink.failed(error)
-            return
-        self.protocol.sink = self._sink = sink
-        self.protocol.flush()
+    def informational(self, message: RawResponseMessage) -> None:
+        if message.code > 100 and self._informational is not None:
+            self._informational(message.code, Headers(message.headers))
+
+    def arrived(self, message: RawResponseMessage, parts: list[bytes], *, ended: bool) -> None:
+        """The head, with what came of the body."""
+        self.awaits_head = False
+        self.message = message
+        self.parts = parts
+        self.ended = ended
+        if not self.head.done():
+            self.head.set_result(None)
+
+    def broken(self, exc: BaseException) -> None:
+        """What comes, or came, is not HTTP; or, before the head, whatever else."""
+        if self.awaits_head:
+            self.awaits_head = False
+            if not self.head.done():
+                self.head.set_exception(exc)
+        elif isinstance(exc, HttpProcessingError) and not self.ended:
+            self._failure = UpstreamGarbage("the body is not framed as its head says")
+
+    def lost(self, exc: BaseException | None) -> None:
+        """The connection was, before the reply was complete."""
+        if exc is not None:
+            self.ended = False  # a body that ends with its connection does not end so
+            self._fail(UpstreamError("the connection was reset", "upstream_reset"))
+        elif not self.ended:
+            self._fail(UpstreamTruncated("the connection was closed before the body was complete"))
+        self.flush()
+        self.release()
+
+    def release(self) -> None:
+        """The reply is complete: the connection goes back to the pool, unless the rest of the request would follow."""
+        if self._writer is None:
+            self._connection.release()
+        else:
+            self._writer.cancel()
+            self._connection.close()
+
+    # The reply
 
     @property
     def ends_with_connection(self) -> bool:
         """The body has neither a length nor chunks: its end looks the same whether or not it is complete."""
-        return "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers
+        headers = self.message.headers
+        return "Content-Length" not in headers and "Transfer-Encoding" not in headers
 
-    @property
-    def _flows(self) -> bool:
-        """The connection still serves this reply. With the last read of a body it is in the pool already, even before that
-        read was handed over: a pause would stop the next reply."""
-        return self._attached and not self.protocol.body_ended
+    def hand_over(self, sink: Sink) -> None:
+        """From now on all of the body goes to `sink`, beginning with what is here already."""
+        self.sink = sink
+        self.flush()
 
-    @property
-    def _attached(self) -> bool:
-        return self._sink is not None and self.protocol.sink is self._sink
+    def flush(self) -> None:
+        """Give the sink what one read brought, then the end if it came with it."""
+        sink, parts = self.sink, self.parts
+        if sink is None:
+            return
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            sink.feed(data)
+            if self.sink is not sink:  # it had enough, and closed this
+                return
+        if self._failure is not None:
+            self.sink = None
+            sink.failed(self._failure)
+        elif self.ended:
+            self.sink = None
+            sink.eof()
 
-    @staticmethod
-    def _arrived(reader: StreamReader) -> list[bytes]:
-        parts = []
-        while reader.exception() is None and (data := reader.read_nowait()):
-            parts.append(data)
-        return parts
-
-    def detach(self) -> None:
-        """Nothing goes to the sink any more."""
-        if self._attached:
-            self.protocol.sink = None
+    def _fail(self, error: PenstockError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.flush()
 
     # Only the transport: aiohttp's `pause_reading` also has the parser stop after the next piece of a body, which would
-    # leave what came behind that piece, maybe the end, lying in the parser.
+    # leave what came behind that piece, maybe the end, lying in the parser. With the last read of a body the connection is
+    # in the pool already, even before that read was handed over: a pause would stop the next reply.
     def pause(self) -> None:
         """Stop reading. Does nothing before `hand_over` and after the end."""
-        if self._flows:
+        if self.sink is not None and not self.ended:
             self.protocol._pause_transport_reading()
 
     def resume(self) -> None:
         """Go on reading, if it is stopped."""
-        if self._flows:
+        if self.sink is not None and not self.ended:
             self.protocol._resume_transport_reading()
 
+    def close(self) -> None:
+        """Nothing goes to the sink any more; what is not complete is broken off, and its connection closed."""
+        self.sink = None
+        if self._writer is not None:
+            self._writer.cancel()
+        if self.protocol.response is self:
+            self.protocol.response = None
+        self._connection.close()
 
-def connector(**options: Any) -> aiohttp.TCPConnector:
-    """A connection pool whose connections hand over."""
-    made = aiohttp.TCPConnector(**options)
-    factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
-    made._factory = factory
-    return made
+
+class Pool:
+    """The connections to one upstream: aiohttp's pool of connections that hand over. Needs a running loop."""
+
+    def __init__(self, url: URL, *, connect_s: float, field_bytes: int, fields: int, **options: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connector = aiohttp.TCPConnector(**options)
+        factory: Any = functools.partial(_Protocol, loop=self._loop)
+        self._connector._factory = factory
+        self._target = aiohttp.ClientRequest("GET", url, loop=self._loop)  # whom to connect to; never sent
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        self._parse: dict[str, Any] = {
+            "auto_decompress": False,
+            "read_until_eof": True,
+            "max_line_size": field_bytes,
+            "max_field_size": field_bytes,
+            "max_headers": fields,
+        }
+
+    async def send(
+        self, method: str, head: bytes, body: bytes | AsyncIterator[bytes] | None, *, chunked: bool = False
+    ) -> Response:
+        """Send a request and wait for the head of its reply. A body that streams is sent meanwhile, and further.
+
+        A connection may break just when it is taken from the pool: what can be asked twice is (RFC 9112 §9.3.1). Raises
+        `RequestError` where the body failed on the way, aiohttp's exceptions, OSError."""
+        again = method in _IDEMPOTENT and (body is None or isinstance(body, bytes))
+        while True:
+            connection = await self._connector.connect(self._target, [], self._timeout)
+            response = Response(connection, self._loop)
+            try:
+                response.protocol.set_response_params(skip_payload=method == "HEAD", **self._parse)
+                response.send(head, body, chunked=chunked)
+                await response.head
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                response.close()
+                if not again:
+                    raise
+                again = False
+            except BaseException:
+                response.close()
+                raise
+            else:
+                return response
+
+    async def close(self) -> None:
+        await self._connector.close()
 
 
 def check() -> None:
@@ -239,11 +347,13 @@ def check() -> None:
     missing = [
         f"{owner.__name__}.{name}"
         for owner, names in (
-            (StreamReader, ("_protocol", "feed_data", "feed_eof", "read_nowait", "exception", "is_eof")),
+            (StreamReader, ("_protocol", "feed_data", "feed_eof", "read_nowait", "is_eof")),
             (StreamReader, ("begin_http_chunk_receiving", "end_http_chunk_receiving")),
-            (ResponseHandler, ("data_received", "connection_lost", "feed_data", "is_eof", "close", "abort")),
-            (ResponseHandler, ("exception", "_pause_transport_reading", "_resume_transport_reading")),
-            (aiohttp.ClientResponse, ("start",)),
+            (ResponseHandler, ("data_received", "connection_lost", "feed_data", "close", "abort")),
+            (ResponseHandler, ("set_exception", "set_response_params")),
+            (ResponseHandler, ("_pause_transport_reading", "_resume_transport_reading", "_drain_helper")),
+            (aiohttp.BaseConnector, ("connect", "close")),
+            (Connection, ("protocol", "release", "close")),
         )
         for name in names
         if not hasattr(owner, name)

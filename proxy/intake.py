@@ -1,7 +1,7 @@
 """The body of an upstream's reply on its way in, as far as the relay must know it. Pure, bounded.
 
 `Intake` reads it: content coding undone, cut into frames, frames made events. `Unread` lets it pass as it is, and knows
-only where it could be added to.
+only where it could be added to and, of a body that ends with its connection, whether it is complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
 from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
-from .framing import Framing
+from .framing import Framing, breaks_off
 from .messages import Headers
 from .policy import Events
 
@@ -22,6 +22,8 @@ TURN_EVENTS = 64
 TURN_BYTES = 65536
 """A read of so many bytes is one of a flood: the others have their turn before the next. An event loop would go on with the
 same stream (libuv: 32 reads of 256 KiB) while new ones wait for seconds."""
+
+_MOST_TURNS = 64  # that one read may take of somebody who only reads along
 
 _LATEST = 4  # an answer's end may have its usage, `[DONE]` and a comment behind it
 
@@ -89,14 +91,19 @@ class Intake:
     def finish(self, *, ends_with_connection: bool) -> Events:
         """What is left at the end of the body; not before all of it was given. Raises `UpstreamTruncated` where what came
         shows that the end came too early: in the middle of a coded body, or, if nothing but the lost connection says that
-        this is the end, in the middle of an event or of an answer."""
+        this is the end, in the middle of a document, of an event or of an answer."""
         rest = self._framer.finish()
         if self._decoder is not None and not self._decoder.complete:
             raise UpstreamTruncated("the coded body is not complete")
-        if self._stream.framing.streaming and ends_with_connection and (rest.strip() or self._is_open()):
-            raise UpstreamTruncated("the last event or answer is not complete")
+        if ends_with_connection and self._breaks_off(rest):
+            raise UpstreamTruncated("the document, or the last event or answer, is not complete")
         self.whole = rest
         return [self._make(rest)] if rest else []
+
+    def _breaks_off(self, rest: bytes) -> bool:
+        if self._stream.framing.streaming:
+            return bool(rest.strip()) or self._is_open()
+        return self._stream.framing is Framing.JSON and breaks_off(rest)
 
     def _is_open(self) -> bool:
         """No answer ends in the last events, though in this dialect a complete reply does. What ends a part is not enough."""
@@ -137,12 +144,40 @@ def _turns(frames: list[bytes]) -> Iterator[list[bytes]]:
 
 
 class Unread:
-    """Bytes that pass through. `last_read` is kept by the relay."""
+    """Bytes that pass through. `last_read` is kept by the relay.
 
-    def __init__(self, framing: Framing, headers: Headers) -> None:
+    `witness`: reads along with a body that ends with its connection, so that a part is not taken for the whole. One that
+    cannot be read, or is over the limits, passes without.
+    """
+
+    def __init__(self, framing: Framing, headers: Headers, witness: Intake | None = None) -> None:
         self.last_read = b""
+        self.witness = witness
         coded = "Content-Encoding" in headers or "Content-Length" in headers
         self._event_ends = () if coded else _EVENT_ENDS.get(framing, ())
+
+    def show(self, data: bytes) -> None:
+        """What the witness has to see."""
+        witness = self.witness
+        if witness is None:
+            return
+        try:
+            witness.feed(data)
+            for _ in range(_MOST_TURNS):
+                if not witness.more:
+                    return
+                witness.go_on()
+        except UpstreamError:
+            pass
+        self.witness = None
+
+    def finish(self) -> None:
+        """The connection has ended. Raises `UpstreamTruncated` where the body has not."""
+        try:
+            if self.witness is not None:
+                self.witness.finish(ends_with_connection=True)
+        except UpstreamGarbage:
+            self.witness = None
 
     @property
     def between_events(self) -> bool:

@@ -6,6 +6,7 @@ kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .dialects.base import Call, Dialect, DialectStream
 
 Headers = CIMultiDict[str]
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110 §5.6.2)
 
 # RFC 9110 §7.6.1 and the fields that were hop-by-hop before it; `Connection` can name more.
 HOP_BY_HOP = frozenset(
@@ -43,13 +46,38 @@ def tokens(values: Iterable[str]) -> list[str]:
     return [part for value in values for item in value.split(",") if (part := item.strip().lower())]
 
 
-def end_to_end(headers: Mapping[str, str] | CIMultiDict[str]) -> Headers:
+def end_to_end(headers: Mapping[str, str]) -> Headers:
     """A copy without the fields that end at this hop (RFC 9110 §7.6.1)."""
     kept = CIMultiDict(headers)
-    named = tokens(kept.getall("Connection", ())) if "Connection" in kept else ()
-    for name in [key for key in kept if (low := key.lower()) in HOP_BY_HOP or low in named]:
+    if "Connection" in kept:
+        for name in tokens(kept.getall("Connection")):
+            kept.popall(name, None)
+    for name in HOP_BY_HOP:
         kept.popall(name, None)
     return kept
+
+
+def head_bytes(start: str, headers: Headers, *, errors: str = "strict") -> bytes:
+    """A message's head as it goes over the wire (RFC 9112 §2.1); `errors` is what becomes of bytes that are no UTF-8 and
+    stand as surrogates. Raises ValueError for what would break the head (RFC 9110 §5.5)."""
+    if not all(map(_FIELD_NAME.fullmatch, headers)):
+        raise ValueError("the name of a header field is no token")
+    lines = [start]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header field contains a line break")
+    return text.encode("utf-8", errors) + b"\r\n\r\n"
+
+
+class Chunks(AsyncIterator[bytes]):
+    """A request's body on its way, where the host knows how much of it is here already."""
+
+    __slots__ = ()
+
+    def whole(self) -> bytes | None:
+        """All that was not yet iterated over, if the end has come: then it is, now. Raises `RequestError`."""
+        return None
 
 
 class Request:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -16,11 +15,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from .downstream import ClientReply
 from .errors import RequestError
-from .messages import Headers, tokens
+from .messages import Chunks, Headers, tokens
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
+_BROKEN = (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError)
 _METHODS_REFUSED = ("CONNECT", "TRACE")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)(.*)")
 # RFC 3986 §3.2.2 and §3.2.3, without what only a list or a user's name would need.
@@ -68,26 +68,52 @@ def check(request: BaseRequest, headers: Headers, host: str) -> None:
         raise RequestError("only 100-continue can be expected (RFC 9110 §10.1.1)", "expectation_failed")
 
 
-async def body_of(
-    request: BaseRequest, reply: ClientReply, limit_bytes: int, limit_s: float, counted: Counted
-) -> AsyncIterator[bytes]:
+class Body(Chunks):
     """The request's body as it arrives. Raises `RequestError`: too large, too slow, or not framed as its head says."""
-    if "Expect" in request.headers:
-        reply.continue_()
-    content = request.content
-    while True:
+
+    __slots__ = ("_content", "_counted", "_expected", "_limit_bytes", "_limit_s", "_reply")
+
+    def __init__(
+        self, request: BaseRequest, reply: ClientReply, limit_bytes: int, limit_s: float, counted: Counted
+    ) -> None:
+        self._content = request.content
+        self._reply = reply
+        self._limit_bytes = limit_bytes
+        self._limit_s = limit_s
+        self._counted = counted
+        self._expected = "Expect" in request.headers
+
+    def whole(self) -> bytes | None:
+        content = self._content
+        try:
+            return self._count(content.read_nowait()) if content.is_eof() else None
+        except _BROKEN:
+            raise _broken_off() from None
+
+    async def __anext__(self) -> bytes:
+        if self._expected:
+            self._reply.continue_()
+            self._expected = False
+        content = self._content
         try:
             data = content.read_nowait()  # most bodies come with their heads
             if not data and not content.at_eof():
-                async with asyncio.timeout(limit_s):
+                async with asyncio.timeout(self._limit_s):
                     data = await content.readany()
         except TimeoutError:
             raise RequestError("no more of the body came", "body_timeout") from None
-        except (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError):
-            raise RequestError("the body broke off", "malformed_body") from None
+        except _BROKEN:
+            raise _broken_off() from None
         if not data:
-            return
-        counted.bytes += len(data)
-        if counted.bytes > limit_bytes:
+            raise StopAsyncIteration
+        return self._count(data)
+
+    def _count(self, data: bytes) -> bytes:
+        self._counted.bytes += len(data)
+        if self._counted.bytes > self._limit_bytes:
             raise RequestError("the body is over the limit", "body_too_large")
-        yield data
+        return data
+
+
+def _broken_off() -> RequestError:
+    return RequestError("the body broke off", "malformed_body")

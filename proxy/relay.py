@@ -199,6 +199,7 @@ class Relay:
             source.attach(self)
             if not self._reading:
                 source.pause()  # what is not attached yet cannot be paused
+        self._attachment.flush()
 
     def _begin_reply(self, head: ResponseHead, now: float) -> None:
         """Choose how the body goes through, show the head to the policies, and send it unless the body decides on it."""
@@ -207,7 +208,7 @@ class Relay:
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
         self._streaming = stream.framing.streaming and not bodiless
         if not self._has_event_hooks(keepalive=stream.framing.streaming):
-            self._unread = Unread(stream.framing, head.headers)
+            self._unread = Unread(stream.framing, head.headers, None if bodiless else self._witness(stream, head))
         elif bodiless:
             head.headers.popall("Content-Length", None)  # of a body before the policies (RFC 9110 §8.6)
         elif not self._read(stream, head, now):
@@ -221,6 +222,16 @@ class Relay:
             if self._intake is not None:
                 drop_byte_exact(head.headers)
             self._open(head)
+
+    def _witness(self, stream: DialectStream, head: ResponseHead) -> Intake | None:
+        """What tells whether a body that nobody reads is complete, where HTTP does not."""
+        if self._source is None or not self._source.ends_with_connection or head.status == 206:  # a part was asked for
+            return None
+        limits = self._limits
+        try:
+            return Intake(stream, head.headers.copy(), event_bytes=limits.event_bytes, reply_bytes=limits.reply_bytes)
+        except UpstreamError:
+            return None
 
     def _continue_early(self, head: ResponseHead, now: float) -> None:
         """The reply was opened before the upstream answered: what it answers must fit, or becomes an error event."""
@@ -319,6 +330,8 @@ class Relay:
             self.first_content_at = now
         if self._unread is not None:
             self._unread.last_read = data
+            if self._unread.witness is not None:
+                self._unread.show(data)
         self._write(data, now)
 
     @_guarded
@@ -328,16 +341,23 @@ class Relay:
             return
         now = self._begin()
         mark = CLEAN_END
-        if self._intake is not None and self._source is not None:
-            try:
-                rest = self._intake.finish(ends_with_connection=self._source.ends_with_connection)
-            except UpstreamError as exc:
-                mark = Mark.cut(exc.details)
-            else:
-                if rest:
-                    self._deliver(self._chain.feed(rest, now), now)
+        try:
+            rest = self._last_events()
+        except UpstreamError as exc:
+            mark = Mark.cut(exc.details)
+        else:
+            if rest:
+                self._deliver(self._chain.feed(rest, now), now)
         self._finish(mark, now)
         self._settle(now)
+
+    def _last_events(self) -> Events:
+        """What is left at the end of the body. Raises `UpstreamError` where that came too early."""
+        if self._intake is not None and self._source is not None:
+            return self._intake.finish(ends_with_connection=self._source.ends_with_connection)
+        if self._unread is not None:
+            self._unread.finish()
+        return []
 
     @_guarded
     def failed(self, error: PenstockError) -> None:

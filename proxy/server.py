@@ -28,7 +28,7 @@ from .forwarding import Peer, came_through, client_address, request_id, trusted_
 from .listening import Listen, listen
 from .messages import Headers, Reply, Request
 from .metrics import Metrics
-from .receiving import Counted, body_of, check, target_of
+from .receiving import Body, Counted, check, target_of
 from .routing import normalise_path
 from .values import TCPAddress, UnixAddress
 
@@ -217,6 +217,7 @@ class Server:
             transport = connection.raw_transport
             if transport is None:
                 continue
+            connection.probe()
             if transport.is_closing():
                 # Closed by us, but the client does not take what is still to be sent.
                 if connection.closing_since is None:
@@ -308,9 +309,7 @@ class Server:
             upstream=route.upstream.name if route is not None else "",
             headers=upstream_headers(headers, peer, id, trusted_proxies=hops, version=version),
             dialect=choose(route.dialect if route is not None else "auto", path),
-            chunks=body_of(received, reply, limits.body_bytes, limits.body_s, counted)
-            if received.body_exists
-            else None,
+            chunks=Body(received, reply, limits.body_bytes, limits.body_s, counted) if received.body_exists else None,
         )
         return Exchange(request, route, reply, limits), refusal
 

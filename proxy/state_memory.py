@@ -76,7 +76,11 @@ class SlidingWindows(MemoryStorage):
     async def _get_sliding_window_info(
         self, previous_key: str, current_key: str, expiry: int, now: float
     ) -> tuple[int, float, int, float]:
-        return await super()._get_sliding_window_info(previous_key, current_key, expiry, self.now)
+        # As the library has it, without its `get`: that is wrapped to translate the errors of stores that are elsewhere.
+        previous = self.storage.get(previous_key, 0)
+        previous_ttl = (1 - (self.now - expiry) / expiry % 1) * expiry if previous else 0.0
+        current_ttl = (1 - self.now / expiry % 1) * expiry + expiry
+        return previous, previous_ttl, self.storage.get(current_key, 0), current_ttl
 
     @staticmethod
     def window_key(key: str, expiry: int, at: float) -> str:

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, model_validator
 
-from proxy.dialects.documents import decode_editable, encode
+from proxy.dialects.documents import decode_editable, encode, key_at, repeats_names
 from proxy.messages import Reply, Request
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Sees, Stage
 from proxy.problems import nearest
@@ -129,14 +129,22 @@ class RedactionConfig(PolicyConfig):
         return (*self.patterns, *self.dictionaries)
 
     def _built_in(self) -> list[Entity]:
-        known = default_entities(self.regions)
-        if self.entities is None:
-            return list(known)
-        names = {entity.name for entity in known}
-        for name in self.entities:
-            if name not in names:
-                raise ValueError(f"entities: there is no {name}{_meant(name, names)}")
-        return [entity for entity in known if entity.name in self.entities]
+        if "UK" in self.regions:
+            raise ValueError('regions: "UK" is no code of ISO 3166 (did you mean "GB"?)')
+        known = list(default_entities(self.regions))
+        if self.entities is not None:
+            names = {entity.name for entity in known}
+            for name in self.entities:
+                if name not in names:
+                    raise ValueError(f"entities: there is no {name}{_meant(name, names)}")
+            known = [entity for entity in known if entity.name in self.entities]
+        taken = {entity.name for entity in known}
+        for table in self._own:
+            if table.name in taken:
+                raise ValueError(
+                    f"{table.name} is the name of a built-in entity: choose another, or leave that out of `entities`"
+                )
+        return known
 
     def _check_placeholder(self, found: list[Entity]) -> None:
         """What is written must not itself be something to find: a later policy, or the next request, would find it."""
@@ -215,15 +223,15 @@ class Redaction(Policy[RedactionConfig]):
         try:
             root = [decode_editable(request.body or b"")]
             slots = list(request.dialect.request_texts(root))
+            changed = repeats_names(request.body or b"", root[0])  # only the last of them would be looked at
         except ValueError:
             if self.config.on_unknown == "refuse":
                 raise Unreadable from None
             return
-        changed = False
         due = _TURN_CHARACTERS
         for slot in slots:
             text, parts = slot.text, []
-            redactor = TextRedactor(self._scanner, replace)
+            redactor = TextRedactor(self._scanner, replace, key=key_at(slot.path))
             for at in range(0, len(text), _TURN_CHARACTERS):
                 part = text[at : at + _TURN_CHARACTERS]
                 due -= len(part)

@@ -17,6 +17,7 @@ When `MAX_ENTRIES` look-ups are remembered, all are forgotten. What a stream sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -58,7 +59,7 @@ _NOTHING = Outcome((), (), (), ())
 class State(dict[int, "State"]):
     """A set of places. Its table: the bits of the next character, as far as in `mask` -> the next state."""
 
-    __slots__ = ("__weakref__", "ahead", "automaton", "decides", "live", "mask", "outcome")
+    __slots__ = ("__weakref__", "ahead", "alike", "automaton", "decides", "live", "mask", "outcome")
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
     __ne__ = object.__ne__
@@ -72,9 +73,13 @@ class State(dict[int, "State"]):
         self.live = bool(ahead or outcome.undecided)
         """Whether what follows can still make a difference."""
         program = automaton.program
-        self.mask = 0
+        self.alike: dict[int, list[Place]] = {}
+        """The places by the bits that they go on with: there are many more of those than of these."""
         for place in ahead:
-            self.mask |= program.mask(place)
+            self.alike.setdefault(program.mask(place), []).append(place)
+        self.mask = 0
+        for mask in self.alike:
+            self.mask |= mask
         for index in outcome.undecided:
             self.mask |= program.after[index]
 
@@ -173,9 +178,7 @@ class Automaton:
         program = self.program
         ahead: set[Place] = set()
         reached: set[int] = set()
-        for place in state.ahead:
-            if not program.mask(place) & bits:
-                continue
+        for place in chain.from_iterable(places for mask, places in state.alike.items() if mask & bits):
             if isinstance(place, int):
                 ahead.update(program.follow[place])
                 if place in program.ends:

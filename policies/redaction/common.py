@@ -52,4 +52,9 @@ December Monday Tuesday Wednesday Thursday Friday Saturday Sunday I'm I'd I've y
 didn't can't won't isn't aren't wasn't couldn't wouldn't shouldn't there's here's what's they're we're
 """
 
-COMMON = _TEXT + _WORDS + _WORDS.title() + ", ".join(_WORDS.split()) + ". ".join(_WORDS.split())
+_QUOTED = "".join(
+    f' "{first} {second} and {third}" ({second}-{first}!)'
+    for first, second, third in zip(*[iter(_WORDS.split())] * 3, strict=False)
+)
+
+COMMON = _TEXT + _WORDS + _WORDS.title() + ", ".join(_WORDS.split()) + ". ".join(_WORDS.split()) + _QUOTED

@@ -13,11 +13,12 @@ Each format's source stands beside it: the maker's documentation, else the facts
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from . import phones, validators
 from .entity import Entity
+from .validators import Validator
 
 
 class Described(NamedTuple):
@@ -53,7 +54,11 @@ _PRIVATE_KEY = Entity(
             r"PuTTY-User-Key-File-\d: [a-z]",
             r"Private-Lines: \d",
             r"AGE-SECRET-KEY-1[0-9A-Z]{20}",
-            r"b3BlbnNzaC1rZXktdjEA",  # "openssh-key-v1" and its zero byte in base64, where the frame is missing
+            # In base64, where the frame is missing: "openssh-key-v1" and its zero byte; the DER beginnings of PKCS #1 and
+            # of RSA keys in PKCS #8 (RFC 8017 appendix A.1.2, RFC 5958): the version 0, then a modulus or "rsaEncryption".
+            r"b3BlbnNzaC1rZXktdjEA",
+            r"MII[A-Za-z0-9+/]{2}[AQgw]IBAAKC[A-Za-z0-9+/]{10}",
+            r"MII[A-Za-z0-9+/]{2}[AQgw]IBADANBgkqhkiG9w0BAQEFAAS[A-Za-z0-9+/]{10}",
         )
     ),
     swallow=rf"{_IN_BLOCK}*(?:(?:-{_IN_BLOCK}|<br ?/?>){_IN_BLOCK}*)*(?:-{{4,6}} ?END [A-Z0-9 ]{{0,50}}-{{4,5}})?",
@@ -109,7 +114,7 @@ _ANTHROPIC = _token("ANTHROPIC_KEY", r"sk-ant-(?:[a-z]{2,8}\d{2}-)?[A-Za-z0-9_-]
 # platform.openai.com, gitleaks openai-api-key; DeepSeek, Moonshot, OpenRouter, Langfuse, LiteLLM and others write alike.
 _OPENAI = _token(
     "OPENAI_KEY",
-    r"sk-(?:proj|svcacct|service|admin|None|or-v1|lf|live|test)-[A-Za-z0-9_-]{16}",
+    r"sk-(?:proj|svcacct|service|admin|None|or-v1|lf|live|test|helicone|kimi)-[A-Za-z0-9_-]{16}",
     r"sk-[A-Za-z0-9]{20}",
     r"sk-[A-Za-z0-9_-]{1,60}T3BlbkFJ",  # "OpenAI" in base64
     r"sess-[A-Za-z0-9]{32}",
@@ -139,6 +144,12 @@ _MODEL_KEY = _token(
     r"wandb_v1_[A-Za-z0-9_]{24}",  # Weights & Biases
     r"slk_[a-f0-9]{40}",  # Sourcegraph Cody
     r"sgp_(?:[a-f0-9]{16}_|local_)?[a-f0-9]{40}",  # Sourcegraph
+    r"llx-[A-Za-z0-9]{40}",  # LlamaCloud
+    r"rpa_[A-Z0-9]{36}",  # RunPod
+    r"bce-v3/ALTAK-[A-Za-z0-9]{20,24}/[a-f0-9]{20}",  # Baidu Qianfan
+    r"crsr_[a-f0-9]{40}",  # Cursor
+    r"pylf_v\d_[a-z]{2}_[A-Za-z0-9]{30}",  # Pydantic Logfire
+    r"[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}:[a-f0-9]{32}",  # fal
 )
 
 
@@ -166,7 +177,10 @@ _AWS_TOKEN = _token(
     r"(?:IQoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz|FQoDYXdz)[A-Za-z0-9+/]{20}",
     r"bedrock-api-key-[A-Za-z0-9+/=]{16}",
     r"ABSK[A-Za-z0-9+/]{40}",
-    rest=r"[A-Za-z0-9+/=%]",
+    r"amzn\.mws\.[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}",  # Marketplace Web Service
+    r"amzn1\.oa2-cs\.v\d\.[a-f0-9]{40}",  # Login with Amazon
+    r"da2-[a-z0-9]{26}",  # AppSync
+    rest=r"[A-Za-z0-9+/=%-]",
 )
 # learn.microsoft.com: connection strings of Storage, Service Bus, Cosmos DB and others; shared access signatures.
 _AZURE_NAMED = Entity(
@@ -204,6 +218,7 @@ _GOOGLE_OAUTH = _token(
     r"GOCSPX-[A-Za-z0-9_-]{20}",
     r"1//0[A-Za-z0-9_-]{30}",
     r"4/0A[A-Za-z0-9_-]{24}",
+    r"GOOG1E[A-Z0-9]{50}",  # HMAC keys of Cloud Storage
     joined=".",
 )
 # gitleaks and TruffleHog, rules of these names.
@@ -211,7 +226,7 @@ _CLOUD_TOKEN = _token(
     "CLOUD_TOKEN",
     r"do[opr]_v1_[a-f0-9]{40}",  # DigitalOcean
     r"HRKU-AA[A-Za-z0-9_-]{40}",  # Heroku
-    r"(?:dapi|dkea)[a-f0-9]{28}",  # Databricks
+    r"(?:dapi|dkea|dose|dsapi)[a-f0-9]{28}",  # Databricks
     r"LTAI[A-Za-z0-9]{16}",  # Alibaba
     r"AKID[A-Za-z0-9]{28}",  # Tencent
     r"AQVN[A-Za-z0-9_-]{30}",  # Yandex
@@ -228,6 +243,18 @@ _CLOUD_TOKEN = _token(
     r"napi_[a-z0-9]{40}",  # Neon
     r"AAAA[A-Za-z0-9_-]{7}:[A-Za-z0-9_-]{40}",  # Firebase Cloud Messaging
     r"tskey-[a-z]{3,10}-[A-Za-z0-9]{5,20}-[A-Za-z0-9]{10}",  # Tailscale
+    r"SCW[A-Z0-9]{17}",  # Scaleway
+    r"DO00[A-Z0-9]{16}",  # DigitalOcean Spaces
+    r"AKLT[A-Za-z0-9]{40}",  # Volcengine
+    r"y[0-6]_Ag[A-Za-z0-9_-]{40}",  # Yandex, OAuth
+    r"t1\.[A-Za-z0-9_-]{1,12}={0,2}\.[A-Za-z0-9_-]{60}",  # Yandex, IAM
+    r"vercel_blob_rw_[A-Za-z0-9]{10,20}_[A-Za-z0-9]{20}",
+    r"AVNS_[A-Za-z0-9_-]{15}",  # Aiven; DigitalOcean's databases
+    r"CCDB1_[A-Za-z0-9]{22}_[A-Za-z0-9]{30}",  # CockroachDB
+    r"mdb_sa_sk_[A-Za-z0-9_-]{30}",  # MongoDB Atlas
+    r"xau_[A-Za-z0-9]{30}",  # Xata
+    r"ddp_[A-Za-z0-9]{30}",  # Deno Deploy
+    rest="[A-Za-z0-9_+/=-]",
 )
 
 
@@ -278,15 +305,15 @@ _SERVICE_TOKEN = _token(
     r"glsa_[A-Za-z0-9]{30}",
     r"eyJrIjoi[A-Za-z0-9+/_-]{40}",
     r"snyk_[a-z]{2,5}\.[a-f0-9]{8}\.[A-Za-z0-9_-]{20}",
-    r"sntry[su]_[A-Za-z0-9+/=_-]{30}",  # Sentry
-    r"NR(?:AK|II|RA|JS|IQ|SP|AA)-[A-Za-z0-9_-]{15}",  # New Relic
+    r"sntry[asu]_[A-Za-z0-9+/=_-]{30}",  # Sentry
+    r"NR(?:AK|II|RA|JS|IQ|SP|AA|BR|LS)-[A-Za-z0-9_-]{15}",  # New Relic
     r"PMAK-[a-f0-9]{24}-[a-f0-9]{20}",  # Postman
     r"pul-[a-f0-9]{36}",  # Pulumi
     r"dp\.(?:ct|pt|sa|scim|audit|st(?:\.[a-z0-9_-]{2,35})?)\.[A-Za-z0-9]{36}",  # Doppler
     r"ops_eyJ[A-Za-z0-9+/]{30}",  # 1Password
-    r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}",
+    r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}",
     r"sq[upa]_[a-f0-9]{36}",  # SonarQube
-    r"bkua_[a-f0-9]{36}",  # Buildkite
+    r"bk[a-z]{2}_[a-f0-9]{36}",  # Buildkite
     r"CCI(?:PAT|PRJ)_[A-Za-z0-9_]{30}",  # CircleCI
     r"(?:api|sdk|mob)-[a-f0-9]{8}-[a-f0-9]{4}-4[a-f0-9]{3}-[a-f0-9]{4}-[a-f0-9]{12}",  # LaunchDarkly
     r"pn[ub]_[A-Za-z0-9]{30}",  # Prefect
@@ -296,7 +323,7 @@ _SERVICE_TOKEN = _token(
     r"dnkey-[A-Za-z0-9_=-]{24}",  # Defined Networking
     r"rdme_[a-z0-9]{50}",  # ReadMe
     r"ico-[A-Za-z0-9]{30}",  # Infracost
-    r"phx_[A-Za-z0-9]{30}",  # PostHog
+    r"ph[xs]_[A-Za-z0-9]{30}",  # PostHog
     r"API-[A-Z0-9]{26}",  # Octopus Deploy
     r"AKCp[A-Za-z0-9]{60}",  # Artifactory
     r"cmVmd[A-Za-z0-9]{50}",
@@ -305,15 +332,63 @@ _SERVICE_TOKEN = _token(
     r"(?:pat|sat)\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{16}",  # Harness
     r"pat-(?:na|eu|ap)\d-[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{10}",  # HubSpot
     r"aio_[A-Za-z0-9]{26}",  # Adafruit
-    r"sl\.[Bu][A-Za-z0-9_.-]{60}",  # Dropbox
+    r"sl\.(?:u\.)?[A-Za-z0-9_-]{60}",  # Dropbox
     r"fio-u-[A-Za-z0-9_=-]{50}",  # Frame.io
     r"dd(?:pat|sat|app)_[A-Za-z0-9_]{30}",  # Datadog
     r"apify_api_[A-Za-z0-9]{30}",
     r"shippo_(?:live|test)_[a-f0-9]{36}",
     r"EZ[AT]K[A-Za-z0-9]{40}",  # EasyPost
     r"duffel_(?:live|test)_[A-Za-z0-9_-]{36}",
+    r"ATTA[a-f0-9]{60}",  # Trello
+    r"[a-f0-9]{36}NRAL",  # New Relic, licence keys
+    r"packagist_[a-z]{3}_[a-f0-9]{50}",
+    r"dbt[cus]_[A-Za-z0-9_-]{34}",  # dbt
+    r"dG9rO[A-Za-z0-9+/]{40}",  # Intercom: "tok:" in base64
+    r"00D[A-Za-z0-9]{12,15}![A-Za-z0-9._]{60}",  # Salesforce, session ids
+    r"hc[a-z][a-z]k_[A-Za-z0-9]{40}",  # Honeycomb
+    r"xa[ap]t-[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{10}",  # Axiom
+    r"hawk\.[A-Za-z0-9_-]{20}\.[A-Za-z0-9_-]{16}",  # StackHawk
+    r"os_v2_(?:app|org)_[a-z0-9]{40}",  # OneSignal
+    r"p8e-[A-Za-z0-9-]{30}",  # Adobe
+    r"kpat_[A-Za-z0-9]{40}",  # Kong
+    r"essu_[A-Za-z0-9+/]{40}",  # Elastic
+    r"sm_[aps]at_[A-Za-z0-9]{16}",  # SettleMint
+    r"tk-us-[A-Za-z0-9_-]{48}",  # Scalingo
+    r"syt_[A-Za-z0-9]{4,60}_[A-Za-z0-9]{20}_[A-Za-z0-9]{6}",  # Matrix
+    r"samsara_api_[A-Za-z0-9]{26}",
+    r"pk_\d{6,9}_[A-Z0-9]{26}",  # ClickUp
+    r"pk_[a-f0-9]{34}",  # Klaviyo
+    r"[a-z0-9]{10}msh[a-z0-9]{15}p1[a-z0-9]{6}jsn[a-z0-9]{12}",  # RapidAPI
+    r"KEY0[A-F0-9]{30}_[A-Za-z0-9]{16}",  # Telnyx
+    r"0\.[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}\.[A-Za-z0-9]{30}:[A-Za-z0-9+/]{16}",  # Bitwarden
+    r"sgp_[A-Za-z0-9]{50}",  # Segment
+    r"key_[a-f0-9]{64}",
+    r"waka_(?:tok_)?[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{10}",  # WakaTime
+    r"zpka_[A-Za-z0-9_]{34}",  # Zuplo
+    r"ion_[A-Za-z0-9]{42}",  # Ionic
+    r"persona_(?:sandbox|production)_[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}",
+    r"secret-(?:test|live)-[A-Za-z0-9_=-]{32}",  # Stytch
     rest="[A-Za-z0-9_=+/-]",
     joined=".",
+)
+
+
+# Marks that are words, or none but their shape: what follows must look random (the makers' documentation).
+_SHAPED_TOKEN = Entity(
+    "SERVICE_TOKEN",
+    "|".join(
+        (
+            r"(?:live|test)_[A-Za-z0-9]{30,36}",  # Mollie, Lob
+            r"(?:ak|as)-[A-Za-z0-9]{22}",  # Modal
+            r"secret-[A-Za-z0-9]{40,48}",  # Statsig
+            r"[a-f0-9]{32}\.[A-Za-z0-9]{16}",  # Zhipu
+            r"[12]/\d{10,17}(?:/\d{10,17})?:[a-f0-9]{32}",  # Asana
+            r"[A-Za-z0-9]{6}\.[A-Za-z0-9_-]{6}:[A-Za-z0-9_-]{43}",  # Ably
+        )
+    ),
+    before=r"[A-Za-z0-9_./+-]",
+    after=r"[A-Za-z0-9_+/-]",
+    valid=lambda text: validators.random_looking(re.split("[-_.:]", text.rstrip("="))[-1]),
 )
 
 
@@ -343,7 +418,11 @@ _DISCORD = Entity(
 )
 _SENDGRID = _token("SENDGRID_KEY", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16}")  # sendgrid.com, API keys
 _TWILIO = Entity(  # twilio.com/docs/glossary/what-is-a-sid
-    "TWILIO_KEY", r"(?:SK|AC)[0-9a-fA-F]{32}", before=r"[A-Za-z0-9]", after=r"[A-Za-z0-9]", valid=validators.varied
+    "TWILIO_KEY",
+    r"(?:SK|AC)[0-9a-fA-F]{32}(?:[\"']?[:,] ?[\"']?[0-9a-f]{32})?",  # with the auth token that stands behind it
+    before=r"[A-Za-z0-9]",
+    after=r"[A-Za-z0-9]",
+    valid=validators.varied,
 )
 _MAIL_KEY = Entity(  # gitleaks mailgun, mailchimp, sendinblue; resend.com
     "MAIL_SERVICE_KEY",
@@ -378,6 +457,12 @@ _PAYMENT = _token(
     r"rzp_(?:live|test)_[A-Za-z0-9]{12}",  # Razorpay
     r"FLWSECK(?:_TEST)?-[A-Za-z0-9]{12}",  # Flutterwave
     r"access-(?:sandbox|development|production)-[0-9a-f]{8}-[0-9a-f-]{20}",  # Plaid
+    r"pdl_(?:live|sdbx)_apikey_[a-z0-9]{26}_[A-Za-z0-9]{16}",  # Paddle
+    r"xnd_(?:production|development)_[A-Za-z0-9]{30}",  # Xendit
+    r"(?:SB-)?Mid-server-[A-Za-z0-9_-]{20}",  # Midtrans
+    r"(?:APP_USR|TEST)-\d{10,20}-\d{6}-[a-f0-9]{28}",  # Mercado Pago
+    r"A21AA[A-Za-z0-9_-]{60}",  # PayPal
+    r"sk_sbox_[a-z0-9]{20}",  # Checkout.com
 )
 # developers.facebook.com (access tokens), developer.x.com (bearer and access tokens).
 _SOCIAL = _token(
@@ -387,31 +472,70 @@ _SOCIAL = _token(
     r"\d{15,16}\|[A-Za-z0-9_-]{27}",
     r"A{20}[A-Za-z0-9%]{30}",
     r"\d{8,20}-[A-Za-z0-9]{40}",
-    rest=r"[A-Za-z0-9%_|-]",
+    r"oauth:[a-z0-9]{30}",  # Twitch
+    r"WPL_AP[01]\.[A-Za-z0-9]{12,16}\.[A-Za-z0-9]{4}",  # LinkedIn
+    r"pina_[A-Z0-9]{30}",  # Pinterest
+    rest=r"[A-Za-z0-9%_|=-]",
 )._replace(valid=validators.varied_with_digits)
 
+
+def _assigned(valid: Validator, context: Callable[[str], int] = validators.assignment) -> Validator:
+    """`valid`, but of a value that no entity with a mark of its own finds."""
+    return lambda text: valid(text) and not _is_known(text[context(text) :])
+
+
+# What people call a password, in some languages (as it is folded: Cyrillic letters that look Latin are).
+_PHRASES = (
+    r"passwor[dt]|passwd|passphrase|passcode|kennwort|wachtwoord|contrase[ñn]a|senha|mot de passe|[şs]ifre|parola|has[łl]o"
+    r"|l[öo]senord|пapoль|密码|密碼|パスワード|비밀번호|requirepass|masterauth|identified by"
+)
 # What has no mark of its own (keys of Mistral, Cohere, Azure OpenAI, Datadog ...): a name that says it is a secret, then a
 # value that looks random. A value that is known by its mark is left to the entity that knows it.
-_ASSIGNED = r"[\"'`]?(?: is | ?(?:=>|:=|[=:]) ?| )[\"'`]?"
+# A value may go on behind a full stop, a colon or a `!` (there are such tokens), so one that ends there takes it along.
+_ASSIGNED = rf"(?:{validators.ASSIGNMENT})"
 _SECRET = Entity(
     "SECRET",
-    r"(?i:(?:api|app|auth|access|secret|subscription|account|admin|service|license|encryption|master)[ _-]?key"
-    r"|[_-](?:key|pat|token|secret|password|passwd|pwd|pass)"
+    r"(?i:(?:api|app|auth|access|secret|subscription|account|admin|service|license|encryption|master|private|preshared)"
+    r"[ _-]?key|[_-](?:key|pat|token|secret|password|passwd|pwd|pass)"
     r"|(?:client|api|app|consumer|signing|webhook|shared|oauth)[ _-]?secret|secret"
-    r"|(?:auth|access|api|refresh|private|bot|session|personal|id|deploy)[ _-]?token|token|bearer|password|passwd|basic)"
-    rf"{_ASSIGNED}[A-Za-z0-9_+/.~-]{{20,120}}={{0,2}}",
-    after=r"[\w+/=~.-]",
-    valid=lambda text: validators.assigned_secret(text) and not _is_known(text[validators.assignment(text) :]),
+    r"|(?:auth|access|api|refresh|private|bot|session|personal|id|deploy)[ _-]?token|token|bearer|ssws|login|basic"
+    rf"|{_PHRASES}){_ASSIGNED}[A-Za-z0-9_+/.~-]{{16,120}}={{0,2}}[:!]?",
+    after=r"[\w+/=~.:!(\[-]",
+    valid=_assigned(validators.assigned_secret),
     context=validators.assignment,
 )
+_MADE_UP = r"[A-Za-z0-9!@#$%^&*()+=~?_.-]{6,100}:?"
+_GOES_ON = r"[A-Za-z0-9!@#$%^&*+=~?.:_/(\[{-]"
 _PASSWORD = Entity(  # what a person or a framework made up, shorter and with other marks
     "SECRET",
-    r"(?i:password|passwd|passphrase|passcode|pass|pwd|secret[ _-]?key|secret)[\"'`]?(?: is | ?(?:=>|:=|[=:]) ?)[\"'`]?"
-    r"[A-Za-z0-9!@#$%^&*+=~?_.-]{8,100}",
-    before=r"[A-Za-z]",
-    after=r"[A-Za-z0-9!@#$%^&*+=~?_/(\[{-]",
-    valid=validators.assigned_password,
+    rf"(?:(?i:{_PHRASES})|[a-z](?:Pass|Pwd)){_ASSIGNED}{_MADE_UP}",
+    after=_GOES_ON,
+    valid=_assigned(validators.assigned_password),
     context=validators.assignment,
+)
+_PASS = Entity(  # words that others end with
+    "SECRET",
+    rf"(?i:pass|pwd|secret[ _-]?key|secret){_ASSIGNED}{_MADE_UP}",
+    before=r"[A-Za-z]",
+    after=_GOES_ON,
+    valid=_assigned(validators.assigned_password),
+    context=validators.assignment,
+)
+_MARKED = Entity(
+    "SECRET",
+    rf"(?i:(?:api|app|auth|access|encryption|master|signing|private)[ _-]?key|token){_ASSIGNED}{_MADE_UP}",
+    before=r"[A-Za-z]",
+    after=_GOES_ON,
+    valid=_assigned(validators.assigned_mixture),
+    context=validators.assignment,
+)
+_ARGUMENT = Entity(  # curl(1), mysql(1), sshpass(1), docker-login(1)
+    "SECRET",
+    r"(?:-u ?|--user[ =])[\"']?[^\s:\"'@/]{1,64}:[^\s\"'<>`/@]{8,100}|-p ?[\"']?[^\s\"'<>`/]{12,100}",
+    before=r"[^\s]",
+    after=r"[^\s\"'<>`]",
+    valid=_assigned(validators.argument_secret, validators.argument),
+    context=validators.argument,
 )
 _BASIC = Entity(  # RFC 7617
     "SECRET",
@@ -436,16 +560,21 @@ _AWS_SECRET_NAMED = Entity(
 # that put spaces between words a run ends with the word; in the others local parts are short, so that little is held.
 _SPACED = r"A-Za-z0-9_+\u00c0-\u0dff\u10a0-\u13ff\u1e00-\u1fff"
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_QUOTED = r"(?:[^\s\"\\]|\\[^\s]){1,40}(?: (?:[^\s\"\\]|\\[^\s]){1,20})?\""
 _AT_DOMAIN = (
     r"(?:@|%40|&#64;|&#x40;|\[(?:at|@)\]|\(at\))"
     r"(?:[\w.\u0900-\u0dff-]{1,190}|\[\d{1,3}(?:\.\d{1,3}){3}\]|(?:[\w-]{1,40}(?:\.|\[dot\]|\(dot\))){1,3}[A-Za-z]{2,12})"
 )
 _EMAIL = Entity(
     "EMAIL",
-    rf"(?:[{_SPACED}][{_SPACED}.%'!-]{{0,63}}|\"[^\s\"@\\]{{1,62}}\"){_AT_DOMAIN}",
+    rf"(?:[{_SPACED}][{_SPACED}.%'!=&~^-]{{0,63}}|\"{_QUOTED}){_AT_DOMAIN}",
     before=rf"[{_SPACED}]",
     after=r"[A-Za-z0-9]",
     valid=validators.email,
+    context=validators.query,
+)
+_EMAIL_QUOTED = Entity(  # ["ann"@example.com]: behind a quote that was passed as one of JSON, until more came
+    "EMAIL", rf"\"{_QUOTED}{_AT_DOMAIN}", after=r"[A-Za-z0-9]", valid=validators.email, context=lambda text: 1
 )
 _EMAIL_UNSPACED = Entity(
     "EMAIL", rf"[{_UNSPACED}]{{1,8}}{_AT_DOMAIN}", before=r"\w", after=r"[A-Za-z0-9]", valid=validators.email
@@ -573,9 +702,9 @@ DEFAULTS: tuple[Described, ...] = (
     Described(_ANTHROPIC, "API keys: Anthropic"),
     Described(_OPENAI, "API keys: OpenAI, and those that write theirs alike (DeepSeek, OpenRouter ...)"),
     Described(_HUGGINGFACE, "access tokens: Hugging Face"),
-    Described(_MODEL_KEY, "API keys: Groq, xAI, Replicate, Perplexity, NVIDIA and other model providers"),
+    Described(_MODEL_KEY, "API keys: Groq, xAI, Replicate, Perplexity, NVIDIA and some twenty other model providers"),
     Described(_AWS_ACCESS, "access key ids: AWS"),
-    Described(_AWS_TOKEN, "session tokens and Bedrock keys: AWS"),
+    Described(_AWS_TOKEN, "session tokens, Bedrock, AppSync and Marketplace keys: AWS"),
     Described(_GOOGLE_API, "API keys: Google Cloud, Gemini"),
     Described(_GOOGLE_OAUTH, "OAuth tokens and client secrets: Google"),
     Described(_GITHUB, "tokens: GitHub, classic and fine-grained"),
@@ -585,26 +714,32 @@ DEFAULTS: tuple[Described, ...] = (
     Described(_DOCKER, "access tokens: Docker Hub"),
     Described(_HASHICORP, "tokens: HashiCorp Vault, Terraform Cloud"),
     Described(_VAULT, "tokens: HashiCorp Vault before 1.10"),
-    Described(_CLOUD_TOKEN, "tokens: DigitalOcean, Heroku, Databricks, Cloudflare, Supabase and other clouds"),
+    Described(
+        _CLOUD_TOKEN, "tokens: DigitalOcean, Heroku, Databricks, Cloudflare, Supabase and some thirty other clouds"
+    ),
     Described(_SLACK, "tokens: Slack, all kinds"),
     Described(_TELEGRAM, "bot tokens: Telegram"),
     Described(_DISCORD, "bot tokens: Discord"),
     Described(_SENDGRID, "API keys: SendGrid"),
-    Described(_TWILIO, "API keys and account SIDs: Twilio"),
+    Described(_TWILIO, "API keys, account SIDs and the auth tokens behind them: Twilio"),
     Described(_MAIL_KEY, "API keys: Mailgun, Mailchimp, Brevo, Resend"),
     Described(_STRIPE, "secret and restricted keys, webhook secrets: Stripe"),
     Described(_SHOPIFY, "tokens: Shopify"),
-    Described(_PAYMENT, "tokens: Square, Braintree, Razorpay, Flutterwave, Plaid"),
-    Described(_SOCIAL, "tokens: Facebook, X"),
+    Described(_PAYMENT, "tokens: Square, Braintree, PayPal, Razorpay, Flutterwave, Plaid, Paddle, Xendit and others"),
+    Described(_SOCIAL, "tokens: Facebook, Instagram, X, LinkedIn, Pinterest, Twitch"),
     Described(
-        _SERVICE_TOKEN, "tokens: Atlassian, Grafana, Sentry, Notion, Linear, Postman and some fifty other services"
+        _SERVICE_TOKEN, "tokens: Atlassian, Grafana, Sentry, Notion, Linear, Postman and some ninety other services"
     ),
+    Described(_SHAPED_TOKEN, "tokens: Mollie, Asana, ClickUp, Segment and others without a mark of their own"),
     Described(_AZURE, "keys and client secrets with Azure's signatures"),
     Described(_AZURE_NAMED, "keys in Azure connection strings, shared access signatures"),
     Described(_AWS_SECRET, "secret access keys: AWS"),
     Described(_AWS_SECRET_NAMED, "secret access keys after their name: AWS"),
     Described(_SECRET, "a random value after a name like api_key, client_secret or Bearer"),
     Described(_PASSWORD, "a password that mixes letters, digits and marks, after its name"),
+    Described(_PASS, "a password after pass, pwd or secret"),
+    Described(_MARKED, "a key that mixes letters, digits and marks, after its name"),
+    Described(_ARGUMENT, "a password on a command line (-u user:password, -p password)"),
     Described(_BASIC, "user and password in an HTTP Basic header"),
     Described(_IBAN, "bank accounts (IBAN)"),
     Described(_CARD, "payment cards"),
@@ -615,12 +750,13 @@ DEFAULTS: tuple[Described, ...] = (
     Described(_IPV4, "IPv4 addresses"),
     Described(_IPV6, "IPv6 addresses"),
     Described(_EMAIL, "e-mail addresses"),
+    Described(_EMAIL_QUOTED, "e-mail addresses with a quoted local part, in what turns out not to be JSON"),
     Described(_EMAIL_UNSPACED, "e-mail addresses in Chinese, Japanese, Korean, Thai"),
     Described(_PHONE, "telephone numbers: international form; national forms of the configured regions"),
 )
 
 _BEGINNINGS = re.compile("|".join(f"(?:{entity.pattern})" for entity, _ in DEFAULTS if entity.swallow))
-_UNNAMED = (_VAULT, _TELEGRAM, _DISCORD, _TWILIO, _MAIL_KEY, _AZURE)
+_UNNAMED = (_AWS_ACCESS, _VAULT, _TELEGRAM, _DISCORD, _TWILIO, _MAIL_KEY, _AZURE, _SHAPED_TOKEN)
 _WHOLES = re.compile("|".join(f"(?:{entity.pattern})" for entity in _UNNAMED))
 
 

@@ -8,13 +8,14 @@ A text that begins with `{` or `[` (tool arguments: or with `"`) is read as JSON
 - A number is a text of its own too. It waits until it has ended, since one that is replaced becomes a string. So does a
   `true`, `false` or `null`, which may be the beginning of something else.
 - A value, or an item of an array, stands behind its key as its context (`entity.py`): `api_key": "` gives it its meaning.
+- A string's closing quote waits for what comes behind it: only that says whether it was one (`["ann"@example.com]`).
 - All else passes as it is.
 
 A text that is itself the value of a key, in a document that somebody else took apart, is given it: `TextRedactor(...,
 key="api_key")`, or for a text that is no JSON `scanner.redactor(replace, naming("api_key"))`.
 
-From the first character on that JSON does not allow, the rest is plain text: the string that it stands in, or the number
-before it, goes on with it. Any other text is plain from its first character on.
+From the first character on that JSON does not allow, the rest is plain text: the string that it stands in or behind, or
+the number before it, goes on with it. Any other text is plain from its first character on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SCALAR_LIKE = re.compile(r"[-+.0-9eE]+|[a-z]+")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _WORDS = ("true", "false", "null")
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_MOST = 1000  # digits of a number, spaces behind it that wait with it, open brackets
+_MOST = 1000  # digits of a number, spaces that wait behind it or behind a string, open brackets
 _KEY_CHARACTERS = 64  # the last of a key, which count
 
 
@@ -51,8 +52,8 @@ class TextRedactor:
     """
 
     __slots__ = (
-        "_arguments", "_contexts", "_is_key", "_key_read", "_nesting", "_out", "_redactor", "_replace", "_scanner",
-        "_spelt", "_state", "_tail", "feed",
+        "_arguments", "_contexts", "_in_string", "_is_key", "_key_read", "_nesting", "_out", "_redactor", "_replace",
+        "_scanner", "_spelt", "_state", "_tail", "feed",
     )  # fmt: skip
 
     feed: Callable[[str], str]
@@ -65,6 +66,7 @@ class TextRedactor:
         self._spelt: list[str] = []  # how the characters stood that it holds
         self._nesting: list[str] = []  # the brackets that are open
         self._contexts = [naming(key)]  # of values: outside of them all, and in each
+        self._in_string = False  # whether the redactor began in a string, so that what it replaces is written as in one
         self._is_key = False
         self._key_read = ""  # the last characters of the key that goes on
         self._tail = ""  # the beginning of a token that is not complete
@@ -79,7 +81,7 @@ class TextRedactor:
         at = 0
         while at < len(text):
             at = self._state(text, at)
-        if self._state == self._plain and not self._spelt and self._redactor is not None:
+        if self._state == self._plain and not self._in_string and self._redactor is not None:
             self.feed = self._redactor.feed  # it stays plain
         return self._taken()
 
@@ -88,6 +90,9 @@ class TextRedactor:
         tail, self._tail = self._tail, ""
         if self._state == self._scalar:
             self._put_scalar(tail)
+        elif self._state == self._closing:
+            self._end_redactor()
+            self._out.append(tail)
         elif self._redactor is None:
             self._out.append(tail)
         else:
@@ -95,6 +100,11 @@ class TextRedactor:
                 self._scan(tail, list(tail))
             self._end_redactor()
         return self._taken()
+
+    @property
+    def held(self) -> bool:
+        """Whether anything of the text is held back now."""
+        return bool(self._tail or self._spelt or (self._redactor is not None and self._redactor.held))
 
     def _taken(self) -> str:
         out = "".join(self._out)
@@ -115,8 +125,12 @@ class TextRedactor:
         """Text that is not JSON, to its end."""
         rest = text[at:]
         if self._redactor is None:
-            self._redactor = self._scanner.redactor(self._replace, self._contexts[-1])
-        if self._spelt:
+            context = self._contexts[-1]
+            if text[at] in "'`":  # which stands in the place of the quote
+                context = context.removesuffix('"')
+            self._redactor = self._scanner.redactor(self._replace, context)
+            self._in_string = False
+        if self._in_string:
             self._scan(rest, list(rest))
         else:
             self._out.append(self._redactor.feed(rest))
@@ -192,12 +206,30 @@ class TextRedactor:
             self._scan(run[0], list(run[0]))
             return run.end()
         if text[at] == '"':
-            self._end_redactor()
-            if self._is_key:
-                self._contexts[-1] = naming(self._key_read)
-            self._state = self._colon if self._is_key else self._after
-            return self._pass('"', at)
+            self._state = self._closing
+            return at
         return self._escape(text, at)
+
+    def _closing(self, text: str, at: int) -> int:
+        """At the quote that ends a string, if what follows it agrees."""
+        end = self._space_end(text, at + 1)
+        is_far = end - at > _MOST
+        if end == len(text) and not is_far:
+            return self._wait(text, at)
+        if not is_far and text[end] not in self._behind_string():
+            self._state = self._plain
+            return at
+        self._end_redactor()
+        if self._is_key:
+            self._contexts[-1] = naming(self._key_read)
+        self._state = self._colon if self._is_key else self._after
+        return self._pass('"', at)
+
+    def _behind_string(self) -> str:
+        """What JSON allows there, beside spaces."""
+        if self._is_key:
+            return ":"
+        return ",]}" if self._nesting else '{["'
 
     def _escape(self, text: str, at: int) -> int:
         escape = _ESCAPE.match(text, at)
@@ -261,9 +293,10 @@ class TextRedactor:
         return end
 
     def _begin_string(self, at: int, *, is_key: bool) -> int:
+        self._in_string = True
         self._is_key = is_key
         self._key_read = ""
-        self._redactor = self._scanner.redactor(self._replace, "" if is_key else self._contexts[-1])
+        self._redactor = self._scanner.redactor(self._replace, (not is_key and self._contexts[-1]) or '"')
         self._state = self._string
         return self._pass('"', at)
 

@@ -123,6 +123,8 @@ _OTHER = re.compile(
     | ^\d{3}[ .]\d{3}[ .-]\d{3}$                                                  # thousands
     | ^0?123456789
     | ^[01 .-]+$                                                               # binary
+    | [ ]{2}                                                                   # columns
+    | ^\d\d?([-./])\d\d?\2(?:19|20)\d\d(?!\d)                                  # a date, then something
     """,
     re.VERBOSE,
 )
@@ -165,7 +167,7 @@ def _forms(region: str) -> Iterator[tuple[Groups, _Form]]:
             if trunk == "0" and "0" in (format_.national_prefix_formatting_rule or ""):
                 yield from ((merged, trunked) for merged in _merge((groups[0] + 1, *groups[1:])))
                 if region in _WITHOUT_TRUNK and groups[0] > 2:
-                    yield groups, _Form(re.compile(plan.mobile.national_number_pattern))
+                    yield groups, _Form(re.compile(numbers if len(groups) > 3 else plan.mobile.national_number_pattern))
             elif len(groups) > 1 and sum(groups) >= min(plan.mobile.possible_length):
                 leading = "".join(format_.leading_digits_pattern[-1:])
                 yield from _without_trunk(groups, _Form(re.compile(f"(?={leading})(?:{numbers})")))
@@ -252,7 +254,7 @@ def named(regions: Iterable[str]) -> Callable[[str], bool]:
     plans = []
     for region in regions:
         plan = _metadata(region)
-        plans.append(re.compile(f"(?:{plan.national_prefix or ''})?(?:{_numbers(plan)})"))
+        plans.append(re.compile(f"(?:{plan.country_code}|{plan.national_prefix or ''})?(?:{_numbers(plan)})"))
 
     def valid(text: str) -> bool:
         number = _FIRST.search(text)
@@ -271,15 +273,16 @@ INTERNATIONAL_PATTERN = (
     r"\(?(?:\+|0011[ -]?|011[ -]?|00 ?)\(?[1-9]\d{0,3}\)?(?:[ ./-]{0,2}\(?\d{1,14}\)?){1,7}" + _EXTENSION_PATTERN
 )
 NATIONAL_PATTERN = (
-    r"(?:(?:0|1[ .-]?|\(0\) ?)?\(\d{2,6}\)|\(0\) ?\d{2,6}|\d{1,6})(?:[ ./-]{1,3}\d{2,9}){1,4}"
+    r"(?:(?:0|1[ .-]?|\(0\) ?)?\(\d{2,6}\)(?:\d{3,9})?|\(0\) ?\d{2,6}|\d{1,6})(?:[ ./-]{1,3}\d{2,9}){1,4}"
     + _EXTENSION_PATTERN
     + r"|0\d{8,12}"
 )
 NAME_PATTERN = (
-    r"(?i:(?:tele)?phone|tel|tél|telefon[eo]?|téléphone|teléfono|mobile?|móvil|cell(?:ulare)?|celular|handy|fax|call"
-    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number|office|landline|hotline|helpline|direct)"
-    r"(?i:[ _]?(?:number|num|no|nr|me|us|him|her|them|at|on|is)\.?){0,2}"
-    r"[\"']?[ :=.#]{1,3}[\"']?"
+    r"(?i:(?:tele)?phone|tel|tél|telefon[eo]?|téléphone|teléfono|mobile?|móvil|mob|cell(?:ulare)?|celular|handy|fax|call"
+    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number|office|landline|hotline|helpline|direct|número|numero"
+    r"|nummer|numara|liga(?:r|ue)?|ligue|ll[aá]ma(?:r|me)?|appelle[rz]?|chiama(?:mi|re)?|anrufen|फोन|नंबर|电话|電話)"
+    r"(?i:[ _]?(?:number|num|no|nr|me|us|him|her|them|at|on|is|es|ist|est|è|é|al|au|para|है)\.?){0,2}"
+    r"[\"']?(?:[ :=.#]{1,3}|>)[\"']?"
 )
 NAMED_PATTERN = NAME_PATTERN + r"[(+]?\d(?:[ ().-]{0,2}\d){8,15}" + _EXTENSION_PATTERN
 NO_PHONE_PATTERN = r"\d{1,8}(?:[ .-]\d{1,8}){2,24}"

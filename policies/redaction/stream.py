@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from proxy.dialects import sse
 from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed
-from proxy.dialects.documents import is_binary, is_word
+from proxy.dialects.documents import is_binary, is_word, key_at
 from proxy.dialects.stream import charset
 from proxy.errors import Outcome
 from proxy.framing import Event, Framing
@@ -188,7 +188,9 @@ class TextStream(PolicyStream):
     def _keep(self, channel: Channel, event: Event, deltas: Sequence[Delta]) -> None:
         self._forget(channel)
         if len(event.raw) > _SLICE:
-            event, deltas = self._template(event, deltas), ()
+            if not self._texts[channel].held:
+                return
+            event, deltas = self._continuable(event, deltas), ()
         self._waiting[channel] = (event, deltas)
         self._waiting_bytes += len(event.raw)
         if self._waiting_bytes > _MOST_WAITING_BYTES:
@@ -200,11 +202,11 @@ class TextStream(PolicyStream):
             self._waiting_bytes -= len(kept[0].raw)
         return kept
 
-    def _template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+    def _continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         """The event to be continued: nothing of it that was not looked at is said again. A text that is empty would not be
         there."""
         assert self._reply is not None
-        return self._reply.template(event, [(channel, text or "-") for channel, text in deltas])
+        return self._reply.continuable(event, [(channel, text or "-") for channel, text in deltas])
 
     def _release(self, channel: Channel, passed: Events) -> None:
         """The channel ends: what it holds goes in an event of its own."""
@@ -212,8 +214,8 @@ class TextStream(PolicyStream):
         text = self._texts.pop(channel).finish()
         if text and kept is not None:
             event, deltas = kept
-            template = self._template(event, deltas) if deltas else event
-            passed.append(template.continuation(channel, text))
+            event = self._continuable(event, deltas) if deltas else event
+            passed.append(event.continuation(channel, text))
 
     # Long events
 
@@ -263,7 +265,10 @@ class TextStream(PolicyStream):
         return found
 
     def _begun(self, channel: Channel) -> TextRedactor:
-        return TextRedactor(self._scanner, self._replace, arguments=channel.kind is Kind.TOOL_ARGUMENTS)
+        index = channel.index
+        key = key_at(index.split("/")[1:]) if isinstance(index, str) and "/" in index else ""
+        arguments = channel.kind is Kind.TOOL_ARGUMENTS
+        return TextRedactor(self._scanner, self._replace, arguments=arguments, key=key)
 
     # Texts that stand alone
 

@@ -120,7 +120,7 @@ _LABEL_UNICODE = re.compile(r"[\w\u0900-\u0dff](?:[\w\u0900-\u0dff-]*[\w\u0900-\
 
 def email(text: str) -> bool:
     """An address whose domain can exist: labels (RFC 1035, or internationalised) below a top-level domain that does."""
-    local, domain = _AT.split(text)[:2]
+    *_, local, domain = _AT.split(text)  # a quoted local part may have an at sign too
     if domain.startswith("["):
         return ipv4(domain[1:-1])
     domain = domain.replace("[dot]", ".").replace("(dot)", ".")
@@ -131,6 +131,18 @@ def email(text: str) -> bool:
         return False
     pattern = _LABEL if domain.isascii() else _LABEL_UNICODE
     return all(len(label) < 64 and pattern.fullmatch(label) for label in labels)
+
+
+_FIELD = re.compile(
+    r"(?:.*&)?(?i:[\w.-]*(?:mail|to|from|cc|user|name|login|account|contact|owner|id))="
+    r"|.*&[^&=@]*=|[^&]*=[^&=@]*&|[A-Z_\d]+="
+)
+
+
+def query(text: str) -> int:
+    """How much of `a=1&email=bob@example.com` stands before the address; nothing of `bounce=bob@example.com`."""
+    found = _FIELD.match(_AT.split(text, 1)[0]) if "=" in text else None
+    return 0 if found is None else found.end()
 
 
 def ipv4(text: str) -> bool:
@@ -215,12 +227,20 @@ def random_looking(text: str) -> bool:
     changes = len(_CLASS_CHANGE.findall(text))
     if not digits:
         return changes * 2 >= len(text) and not _WORD.search(text)
-    mixed = changes * 2 >= len(text) or digits * 8 >= len(text)
+    if _is_camel_case(text):
+        return False
+    mixed = changes * 10 >= len(text) * 3 or digits * 8 >= len(text)
     return mixed and (changes * 4 >= len(text) or not _LONG_WORD.search(text))
 
 
+def _is_camel_case(text: str) -> bool:
+    return not text.islower() and sum(map(len, _HUMP.findall(text))) * 3 >= len(text) * 2
+
+
 _HEX = re.compile(r"[0-9a-f]+")
-_WORDS_JOINED = re.compile(r"(?:[A-Za-z][a-z]*\d{0,4}|\d+)(?:[._/-]+(?:[A-Za-z][a-z]*\d{0,4}|\d+))+")  # paths, names
+_NAME = r"(?:(?:[A-Za-z][a-z]*|[A-Z]+)\d{0,4}|\d+)"
+_WORDS_JOINED = re.compile(rf"{_NAME}(?:[._/-]+{_NAME})+|[a-z]{{2,}}(?:_[a-z]+)*\.[A-Za-z_].*|.*\.\.\.")  # names, paths
+_HUMP = re.compile(r"[A-Z]?[a-z]{3,}")
 _WORD = re.compile(r"[a-z]{5}")
 _LONG_WORD = re.compile(r"[a-z]{9}|[A-Z]{13}")
 _CLASS_CHANGE = re.compile(r"(?<=[a-z])[^a-z]|(?<=[A-Z])[^A-Z]|(?<=\d)\D|(?<=[+/])[^+/]")
@@ -230,6 +250,8 @@ def aws_secret(text: str) -> bool:
     """40 characters that look like the base64 of 30 random bytes: no path, no camel case, no hex digest."""
     upper = sum(map(str.isupper, text))
     lower = sum(map(str.islower, text))
+    if text.count("/") >= 4 and _PATH_WORD.search(text):
+        return False
     return (
         upper >= 6
         and lower >= 6
@@ -240,7 +262,10 @@ def aws_secret(text: str) -> bool:
     )
 
 
-_VALUE = re.compile(r"[\"'`]?(?: is | ?(?:=>|:=|[=:]) ?| )[\"'`]?(?=\S*$)")
+ASSIGNMENT = r"[\"'] value=[\"']|[\"'`]?(?: (?:is|es|ist|lautet|est|è|é) | ?(?:=>|:=|[=:>]) ?|[是为は]| )[\"'`]?"
+"""What stands between the name of a secret and the secret: in code, JSON, XML, on a command line, in prose."""
+_PATH_WORD = re.compile(r"[a-z]{4}")
+_VALUE = re.compile(rf"(?:{ASSIGNMENT})(?=\S*$)")
 
 
 def assignment(text: str) -> int:
@@ -251,19 +276,75 @@ def assignment(text: str) -> int:
 
 def assigned_secret(text: str) -> bool:
     """`name = "value`, where the value looks random."""
-    value = text[assignment(text) :]
-    return varied(value) and random_looking(value)
+    value = text[assignment(text) :].rstrip(":!")
+    return varied(value) and random_looking(value) and (len(value) >= 20 or not _HEX.fullmatch(value))
 
 
 def assigned_password(text: str) -> bool:
-    """`password = "value`, where the value has letters, digits and marks as a name or an expression has not."""
-    value = text[assignment(text) :]
-    if value[0] in "$%&*" or not any(map(str.isdigit, value)) or not any(map(str.isalpha, value)):
+    """`password = "value`, where the value is one and not an expression, a type or the place for one.
+
+    A mark between letters and digits is enough; without one, letters and digits are where nobody would write a name:
+    in quotes, directly behind `=`, `:` or `>`, or in upper and lower case."""
+    start = assignment(text)
+    value, before = text[start:].rstrip(".:"), text[:start]
+    quoted = before[-1] in "\"'`"
+    digits = any(map(str.isdigit, value))
+    if value[:1] in "$%&*=" or len(set(value)) < 5 or not any(map(str.isalpha, value)) or _NO_PASSWORD.search(value):
         return False
-    return _MARK.search(value[:-1]) is not None and len(set(value)) >= 6
+    if not quoted and _CALL.search(value):
+        return False
+    if _NAMED_PLAINLY.search(before):
+        return _is_mixture(value) or (len(value) >= 12 and random_looking(value)) or (quoted and digits)
+    mixed = value != value.lower() and value != value.upper()
+    if _MARK.search(value[:-1]) and len(value) >= 8:
+        return digits or quoted or mixed
+    if not value.replace("-", "").isalnum():
+        return False
+    if not digits and (not mixed or len(value) < 12 or _is_camel_case(value)):
+        return False
+    return quoted or _CLOSE.search(before) is not None or (mixed and len(value) >= 8)
+
+
+def assigned_mixture(text: str) -> bool:
+    """`api_key = "value`, where the value is no name: letters, digits and marks."""
+    start = assignment(text)
+    value = text[start:].rstrip(".:")
+    if len(value) < 12 or value[0] in "$%&*=" or _NO_PASSWORD.search(value) or _CALL.search(value):
+        return False
+    return _is_mixture(value) and (text[start - 1] in "\"'`=:" or text[start - 2] in ":=")
+
+
+def _is_mixture(value: str) -> bool:
+    marked = _STRONG_MARK.search(value[:-1]) is not None
+    return marked and any(map(str.isdigit, value)) and any(map(str.isalpha, value))
 
 
 _MARK = re.compile(r"[!@#$%^&*+=~?]")
+_STRONG_MARK = re.compile(r"[!@#$%^*~]")
+_NAMED_PLAINLY = re.compile(r"\w (?<! (?:is|es|st) )(?<! [èé] )(?<!lautet )[\"']?\Z")
+_CALL = re.compile(r"(?<=\w)\(|[)][.]|^\(")
+_CLOSE = re.compile(r"[=:>]\Z|(?<! ): \Z")
+_NO_PASSWORD = re.compile(
+    r"(?i)^u?int\d|^utf|^sha|^md5|^base\d|^argon2|^pbkdf2|^oauth2|^x509|^aes|^rsa\d|^ed25519|^0x|your|change|example|xxx"
+    r"|placeholder|redacted|\*\*\*|\?\?|&&|\+\+|^[a-z_.]+=[\w.()]*$"
+)
+
+
+_ARGUMENT = re.compile(r"(?:-u ?|--user[ =])[\"']?[^:]*:|-p ?[\"']?")
+
+
+def argument(text: str) -> int:
+    """How much of `-u name:value` or `-p value` stands before the value."""
+    found = _ARGUMENT.match(text)
+    return 0 if found is None else found.end()
+
+
+def argument_secret(text: str) -> bool:
+    """`-u name:value` or `-p value`, where the value looks random, or is a mixture."""
+    value = text[argument(text) :]
+    if value[0] in "$%{" or _NO_PASSWORD.search(value):
+        return False
+    return (len(value) >= 16 and random_looking(value)) or _is_mixture(value)
 
 
 def basic_credentials(text: str) -> bool:

@@ -2,8 +2,9 @@
 
 A message is a list of content blocks. In a stream each begins (`content_block_start`), grows by deltas and stops; the
 message's own events stand around them. A channel's index is the number of its block; a string that is none of the texts
-that come in pieces has the JSON pointer from there (`"2/input/city"`). In a stream such a string comes whole: the
-channel is a `repeated` one, though nothing else says it, as are those of strings that stand beside the message.
+that come in pieces has the JSON pointer from there (`"2/citations/0/cited_text"`). In a stream such a string comes whole:
+the channel is a `repeated` one, though nothing else says it, as are those of strings that stand beside the message. A
+tool's `input` in a block is an object: its text is its JSON.
 
 Delta types that are not known here add their strings to texts. Of an event of unknown type it must be plain that there is
 no text in it, or it is unknown: policies that have to see the text fail closed. The signature of a thought stays as it is,
@@ -29,7 +30,7 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import openai_common, sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, encode, pointer, string_slots
+from .documents import Path, Slot, encode, has_more_strings, is_filled, pointer, string_slots
 from .generic import Generic
 from .stream import NOTHING, DocumentStream, Text, asides, every_text, framing_of, splice
 
@@ -111,7 +112,7 @@ def _request_slots(document: dict[str, Any]) -> Iterator[Slot]:
     said += [(messages, number) for number in range(len(messages))] if isinstance(messages, list) else []
     for holder, key in said:
         try:
-            yield from [slot for slot in string_slots(holder, key) if _is_said(holder[key], slot.path)]
+            yield from [slot for slot in string_slots(holder, key, (), is_filled) if _is_said(holder[key], slot.path)]
         except ValueError:  # nests too deeply
             continue
 
@@ -136,15 +137,23 @@ def _of_block(block: Any, path: Path, index: int, *, whole: bool) -> Channel | N
     match path:
         case (str(name),) if name in _KINDS:
             return Channel(0, _KINDS[name], index)
-        case (str(name),) | (str(), str(name)) | (str(), int(), str(name)) if name in _STRUCTURE and path[0] != "input":
+        case ("input",):  # a stream has it in pieces, and here {}
+            return Channel(0, Kind.TOOL_ARGUMENTS, index, whole)
+        case ("name",):  # of a tool that the model calls
+            return Channel(0, Kind.TEXT, f"{index}/name", repeated=True)
+        case (str(name),) | (str(), str(name)) | (str(), int(), str(name)) if name in _STRUCTURE:
             return None
         case ("data",) if block.get("type") == "redacted_thinking":
             return None
     return Channel(0, Kind.TEXT, f"{index}{pointer(path)}", whole)
 
 
+def _is_input(path: Path) -> bool:
+    return path == ("input",)
+
+
 def _block_texts(holder: Any, key: str | int, index: int, *, whole: bool) -> Iterator[Text]:
-    for slot in string_slots(holder, key):
+    for slot in string_slots(holder, key, (), _is_input):
         channel = _of_block(holder[key], slot.path, index, whole=whole)
         if channel is not None:
             yield channel, slot
@@ -198,9 +207,9 @@ def _usage_of(usage: Any) -> Usage | None:
 
 class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     type: str
-    text: str | None = None
-    thinking: str | None = None
-    partial_json: str | None = None
+    text: str | msgspec.UnsetType | None = msgspec.UNSET
+    thinking: str | msgspec.UnsetType | None = msgspec.UNSET
+    partial_json: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _DeltaEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -213,6 +222,7 @@ class _Head(msgspec.Struct, gc=False):
     type: str
 
 
+_QUOTES = 16  # that a delta with a text needs
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
 
@@ -222,16 +232,21 @@ def _channel(kind: Kind, index: int) -> Channel:
     return Channel(0, kind, index)
 
 
-def _read_ordinary(raw: bytes) -> Parsed | None:
-    """What an ordinary delta says; None where it is none."""
+def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:
+    """What an ordinary delta says; None where it is none. `checked`: no member in it is hidden by another of its name."""
+    data = sse.read_data(raw) or b""
     try:
-        event = _decode_delta(sse.read_data(raw) or b"")
+        event = _decode_delta(data)
     except (ValueError, RecursionError):
         return None
     delta = event.delta
     said = (Kind.TEXT, delta.text), (Kind.REASONING, delta.thinking), (Kind.TOOL_ARGUMENTS, delta.partial_json)
     deltas = [(_channel(kind, event.index), text) for kind, text in said if text]
-    return Parsed(deltas) if event.type == "content_block_delta" and len(deltas) < 2 else None
+    if event.type != "content_block_delta" or len(deltas) > 1:
+        return None
+    if not checked and (not deltas or data.count(b'"') > _QUOTES) and has_more_strings(data, event):
+        return None
+    return Parsed(deltas)
 
 
 class MessagesStream(DocumentStream):
@@ -275,9 +290,9 @@ class MessagesStream(DocumentStream):
     # Writing
 
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
-        if len(deltas) == 1 and self.framing is Framing.SSE:
+        if len(deltas) == 1 and self.framing is Framing.SSE and not event.parsed.mirrored:
             spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
-            parsed = None if spliced is None else _read_ordinary(spliced)
+            parsed = None if spliced is None else _read_ordinary(spliced, checked=True)
             if spliced is not None and parsed is not None and parsed.deltas == list(deltas):
                 return Event(spliced, self, parsed)
         return super().rewrite(event, deltas)
@@ -301,11 +316,12 @@ class MessagesStream(DocumentStream):
                 for _, other in list(self.texts(root)):
                     other.put("")
                 slot.put(text)
-        elif document.get("type") == "content_block_start" and channel.kind is not None:
+        elif isinstance(channel.index, int) and channel.kind is not None:  # of a block that begins
             delta = {"type": _DELTA_TYPES[channel.kind], str(slot.key): text}
         else:
-            raise ValueError("only the text of a block can be continued")
-        said = self._say({"type": "content_block_delta", "index": document["index"], "delta": delta})
+            return self.say_again(event, channel, text)
+        index = document.get("index", channel.index)
+        said = self._say({"type": "content_block_delta", "index": index, "delta": delta})
         return Event(said.raw, self, Parsed([(channel, text)]))
 
     def comment(self) -> Event | None:

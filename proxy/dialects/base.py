@@ -78,7 +78,8 @@ class Parsed(msgspec.Struct, gc=False):
     `deltas` has no empty texts. `choices` are the answers that the event speaks of, also where it adds no text to them.
     `known` is False for a shape that the dialect does not know: a policy that has to see the text then fails closed.
     `mirrored`: it says texts of the model again in other forms (tokens with their probabilities), maybe ahead of the
-    texts themselves: see `DialectStream.without_mirrors`. `template`: where in the event its one text stands, if that is known.
+    texts themselves, or has members that are hidden by others of the same name: see `DialectStream.without_mirrors`.
+    `template`: where in the event its one text stands, if that is known.
     """
 
     deltas: Sequence[Delta] = ()
@@ -143,7 +144,7 @@ class DialectStream(Protocol):
 
         None where nothing is left worth sending: every text is empty and the event carries nothing else."""
 
-    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+    def continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         """`event` with these texts, none of them empty, to be continued later and never to be sent itself."""
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
@@ -155,7 +156,7 @@ class DialectStream(Protocol):
 
     def without_mirrors(self, event: Event) -> Event | None:
         """`event` without what says texts in other forms (`Parsed.mirrored`), but where that says exactly the texts that
-        the event itself has; None where nothing is left worth sending."""
+        the event itself has, and of members with the same name only with the last; None where nothing is left worth sending."""
 
     def comment(self) -> Event | None:
         """An event that clients of this dialect ignore (a heartbeat), or None where there is no such thing. To be

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -78,6 +79,30 @@ def _decode_permissively(data: bytes, decoder: json.JSONDecoder) -> Any:
         raise ValueError("the document nests too deeply") from None
 
 
+def repeats_names(data: bytes, document: Any) -> bool:
+    """Whether an object in `data` has a name twice, of which `document`, decoded from it, has only the last. Raises ValueError
+    where it nests too deeply."""
+    try:
+        if not has_more_strings(data, document):
+            return False
+        repeated = False
+
+        def note(pairs: list[tuple[str, Any]]) -> None:
+            nonlocal repeated
+            repeated = repeated or len({name for name, _ in pairs}) < len(pairs)
+
+        json.JSONDecoder(object_pairs_hook=note, parse_int=len, parse_float=len).decode(data.decode())
+    except RecursionError:
+        raise ValueError("the document nests too deeply") from None
+    return repeated
+
+
+def has_more_strings(data: bytes, document: Any) -> bool:
+    """Whether `data` may have strings that `document`, decoded from it, has not: it has more quotes than it needs. Never
+    False where there are such."""
+    return data.count(b'"') + data.count(b"\\u0022") > encode(document).count(b'"')
+
+
 def encode(document: Any) -> bytes:
     """The document as compact JSON. Lone surrogates are written as escapes."""
     try:
@@ -113,10 +138,42 @@ class Slot(NamedTuple):
         self.holder[self.key] = text
 
 
-def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]:
+class ValueSlot(Slot):
+    """A place where a value stands whose names and numbers say something too, like the arguments of a tool: its text is its
+    JSON. A text that is none becomes a string."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        return encode(self.holder[self.key]).decode()
+
+    def put(self, text: str) -> None:
+        value: Any = {}
+        if text:
+            try:
+                value = decode_editable(text.encode())
+            except ValueError:
+                value = text
+            if not _says_something(value) or not (isinstance(value, dict | list) or encode(value).decode() == text):
+                value = text
+        self.holder[self.key] = value
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a value that is no string is a text at the place of a `ValueSlot`."""
+    if isinstance(value, dict | list):
+        return bool(value)
+    return isinstance(value, int | float | msgspec.Raw) and not isinstance(value, bool)
+
+
+def string_slots(
+    holder: Any, key: str | int, path: Path = (), is_value: Callable[[Path], bool] | None = None
+) -> Iterator[Slot]:
     """Every non-empty string at or below `holder[key]`, in the order of the wire. Raises ValueError below `MAX_DEPTH`.
 
-    `path` is the path of `holder[key]` itself. A slot just given may be written to.
+    `path` is the path of `holder[key]` itself. A slot just given may be written to. `is_value`: where something else than a
+    string is one text as a whole (a `ValueSlot`).
     """
     ahead = [(holder, key, path)]
     while ahead:
@@ -125,6 +182,9 @@ def string_slots(holder: Any, key: str | int, path: Path = ()) -> Iterator[Slot]
         if isinstance(value, str):
             if value:
                 yield Slot(holder, key, path)
+        elif is_value is not None and _says_something(value) and is_value(path):
+            deque(string_slots(holder, key, path), 0)  # raises where it nests too deeply
+            yield ValueSlot(holder, key, path)
         elif isinstance(value, dict | list) and value:
             if len(path) == MAX_DEPTH:
                 raise ValueError("the document nests too deeply")
@@ -166,6 +226,8 @@ _DATA_URL = re.compile(
     r"data:(?:image|audio|video|font|application)/[a-z0-9.+-]{1,64}(?:;[a-z]{1,16}=[A-Za-z0-9.-]{1,32})*;base64,"
     r"[A-Za-z0-9+/_-]*={0,2}"
 )
+# Objects under these names hold what somebody said, and no schemas: names and numbers in them are said too.
+_FILLED = frozenset(("args", "arguments", "input", "metadata", "response", "variables"))
 # What lies below these names in a request is what somebody said or made up, whatever it is called there. Responses have
 # `input` at the top, where the API's own words are below it.
 _VALUES = frozenset(
@@ -197,6 +259,11 @@ def is_value(path: Path) -> bool:
     return not _VALUES.isdisjoint(path[1:-1]) or (path[:1] != ("input",) and not _VALUES.isdisjoint(path[:1]))
 
 
+def is_filled(path: Path) -> bool:
+    """Whether what stands at `path` of a request is such an object as a whole."""
+    return path[-1:] != () and path[-1] in _FILLED and path != ("input",)
+
+
 def is_binary(text: str, path: Sequence[str | int]) -> bool:
     """Whether the string at `path` is data in base64 (an image, a sound, an embedding), which can be long: a data URL as a
     whole, or base64 where an API has nothing else."""
@@ -220,6 +287,11 @@ def texts_of(slots: Iterable[Slot]) -> list[str]:
 def pointer(path: Path) -> str:
     """The JSON pointer of a path (RFC 6901 §3)."""
     return "".join(["/" + str(part).replace("~", "~0").replace("/", "~1") for part in path])
+
+
+def key_at(path: Sequence[str | int]) -> str:
+    """The name that what stands at `path` has: an item of a list has that of the list. "" where there is none."""
+    return next((part for part in reversed(path) if isinstance(part, str) and not part.isdigit()), "")
 
 
 def only(value: Any, path: Path, keep: Collection[str] = ("index", "type")) -> Any:

@@ -91,8 +91,8 @@ class FirstEventStream:
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
         return self._stream.rewrite(event, deltas)
 
-    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
-        return self._stream.template(event, deltas)
+    def continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
+        return self._stream.continuable(event, deltas)
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         return self._stream.continuation(event, channel, text)

@@ -6,9 +6,9 @@ candidate ends with its `finishReason`, the array with its bracket.
 
 - Clients join the `text` of all parts of a candidate, and apart from them those that are a `thought`, so these are two
   channels, however many parts a reply has.
-- The arguments of a function call are a JSON value, and not the text of one in pieces: each string in them is a text of its
-  own, whole in its event, its channel's index the JSON pointer below the candidate. Vertex AI can stream such strings in
-  pieces (`partialArgs`): there the index is "/" and the JSON path that it gives.
+- The arguments of a function call are a JSON value, and not the text of one in pieces: its JSON is one text, whole in its
+  event, its channel's index the JSON pointer below the candidate. Vertex AI can stream the strings in them in pieces
+  (`partialArgs`): there the index is "/" and the JSON path that it gives.
 - Any other string that is not one of the API's own words is a text too, whole in its event; it is a `repeated` one where it
   stands beside what the model says.
 
@@ -18,6 +18,8 @@ google.rpc.ErrorInfo (AIP-193) for errors.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,15 +28,15 @@ from urllib.parse import parse_qs, unquote
 from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
-from . import arrays, openai_common
+from . import arrays, logprobs, openai_common
 from .base import EVERY_CHANNEL, Call, Channel, DialectStream, Kind, Parsed, Usage
 from .documents import (
     Path,
     Slot,
-    decode_editable,
     encode,
     is_binary,
     is_blank,
+    is_filled,
     is_value,
     only,
     pointer,
@@ -57,6 +59,7 @@ _MAX_CANDIDATES = 128  # that are kept track of; the API's own limit is 8
 _WORDS = frozenset(
     ("role", "name", "id", "type", "model", "mode", "category", "threshold", "language", "outcome", "format")
 )
+_CALLS = frozenset(("functionCall", "function_call", "functionResponse", "function_response"))
 _OPAQUE = frozenset(
     (
         "fileData", "file_data", "thoughtSignature", "thought_signature", "cachedContent",
@@ -119,7 +122,8 @@ class Gemini:
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         """Where a request's document, `root[0]`, has its texts. Raises ValueError where they nest too deeply to be found."""
-        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path, slot.text))
+        slots = map(_readable, string_slots(root, 0, (), is_filled))
+        return (slot for slot in slots if not _is_word(slot.path, slot.text))
 
     def ask_for_usage(self, request: Request) -> bool:
         return False  # it is always stated
@@ -145,6 +149,36 @@ def _asks_for_events(query: str) -> bool:
     return "sse" in (*fields.get("alt", ()), *fields.get("$alt", ()))
 
 
+class _FileSlot(Slot):
+    """Where `inlineData` has its data, if that is text. Raises ValueError for text that is not in UTF-8."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        return base64.b64decode(self.holder[self.key], validate=True).decode()
+
+    def put(self, text: str) -> None:
+        self.holder[self.key] = base64.b64encode(text.encode(errors="surrogatepass")).decode()
+
+
+def _is_data(slot: Slot) -> bool:
+    return slot.key == "data" and slot.path[-2:-1] in (("inlineData",), ("inline_data",))
+
+
+def _is_of_text(slot: Slot) -> bool:
+    return str(_either(slot.holder, "mimeType", "mime_type")).startswith("text/")
+
+
+def _readable(slot: Slot) -> Slot:
+    """The slot where a text stands, also one that is in base64."""
+    if _is_data(slot) and _is_of_text(slot):
+        with contextlib.suppress(ValueError):  # what is no base64 is read as it stands
+            base64.b64decode(slot.text, validate=True)
+            return _FileSlot(*slot)
+    return slot
+
+
 def _either(document: Any, camel: str, snake: str) -> Any:
     """A field by either of its two names (Protocol Buffers, "ProtoJSON Format": parsers accept both)."""
     if not isinstance(document, dict):
@@ -155,7 +189,7 @@ def _either(document: Any, camel: str, snake: str) -> Any:
 def _is_word(path: Path, text: str) -> bool:
     """Whether the string at `path` of a request is one of the API's own words, a name, or opaque bytes."""
     names = [name for name in path if isinstance(name, str)]
-    if is_value(path):
+    if is_value(path) or (names[-1:] == ["name"] and not _CALLS.isdisjoint(names)):
         return False
     if "inlineData" in names or "inline_data" in names:
         return names[-1] != "data" or is_binary(text, path)
@@ -184,14 +218,16 @@ def _is_structure(path: Path) -> bool:
             return True
         case ("logprobsResult", *_):  # the text once more, token by token
             return True
-        case ("content", "parts", _, "thoughtSignature" | "thought_signature" | "inlineData" | "inline_data", *_):
+        case ("content", "parts", _, "thoughtSignature" | "thought_signature", *_):
+            return True
+        case ("content", "parts", _, "inlineData" | "inline_data", "mimeType" | "mime_type"):
             return True
         case ("content", "parts", _, "fileData" | "file_data" | "mediaResolution", *_):
             return True
         case (
-            ("content", "parts", _, "functionCall" | "function_call", "name" | "id")
-            | ("content", "parts", _, "functionResponse" | "function_response", "name" | "id")
-            | ("content", "parts", _, "functionCall", "partialArgs", _, "jsonPath" | "nullValue")
+            ("content", "parts", _, "functionCall" | "function_call", "id")
+            | ("content", "parts", _, "functionResponse" | "function_response", "id")
+            | ("content", "parts", _, "functionCall", "partialArgs", _, "nullValue")
             | ("content", "parts", _, "executableCode", "language" | "id")
             | ("content", "parts", _, "codeExecutionResult", "outcome" | "id")
         ):
@@ -208,7 +244,25 @@ def _channel(index: int, candidate: Any, path: Path) -> Channel | None:
         case ("content", "parts", int(part), "functionCall", "partialArgs", int(piece), "stringValue"):
             place = candidate["content"]["parts"][part]["functionCall"]["partialArgs"][piece].get("jsonPath")
             return Channel(index, Kind.TEXT, f"/{place}")
-    return None if _is_structure(path) else Channel(index, Kind.TEXT, pointer(path), path[0] != "content")
+        case _ if _is_value(path):
+            return Channel(index, Kind.TOOL_ARGUMENTS, pointer(path))
+    if _is_structure(path):
+        return None
+    return Channel(index, Kind.TEXT, pointer(path), path[0] != "content" or path[-1] in ("name", "jsonPath"))
+
+
+def _is_value(path: Path) -> bool:
+    """Whether there, in a candidate, stands an object that a model or tool filled, or a number of one."""
+    if len(path) < 5:  # nearly all
+        return False
+    match path:
+        case ("content", "parts", _, "functionCall" | "function_call", "args"):
+            return True
+        case ("content", "parts", _, "functionResponse" | "function_response", "response"):
+            return True
+        case ("content", "parts", _, "functionCall", "partialArgs", _, "numberValue"):
+            return True
+    return False
 
 
 def _is_piece(channel: Channel) -> bool:
@@ -238,10 +292,15 @@ class GeminiStream(DocumentStream):
             yield from every_text(root, 0)
             return
         for position, (index, candidate) in enumerate(candidates):
-            for slot in string_slots(candidates[position], 1):
+            for slot in string_slots(candidates[position], 1, (), _is_value):
                 channel = _channel(index, candidate, slot.path)
+                if slot.key == "data" and _is_data(slot):
+                    slot = _readable(slot)
+                    channel = channel if _is_of_text(slot) else None
                 if channel is not None:
-                    yield channel, Slot(slot.holder, slot.key, ("candidates", position, *slot.path))
+                    yield channel, type(slot)(slot.holder, slot.key, ("candidates", position, *slot.path))
+            if "logprobsResult" in candidate:
+                yield from logprobs.candidates(index, candidate, "logprobsResult", ("candidates", position))
         for name in document:
             if name not in _NO_TEXTS:
                 for slot in string_slots(document, name, (name,)):
@@ -270,23 +329,18 @@ class GeminiStream(DocumentStream):
             if index in numbers:
                 candidate.pop("logprobsResult", None)
 
-    def without_mirrors(self, event: Event) -> Event | None:
+    def drop_mirrors(self, root: list[Any]) -> bool:
         """Of log probabilities only those of exactly the texts beside them stay."""
-        root = [decode_editable(self.payload(event.raw) or b"")]
         texts: dict[int | None, str] = {}
         for channel, slot in self.texts(root):
             if channel.index == 0:
                 texts[channel.choice] = texts.get(channel.choice, "") + slot.text
         dropped = False
         for index, candidate in _candidates(root[0]) or ():
-            if "logprobsResult" in candidate and _tokens(candidate["logprobsResult"]) != texts.get(index, ""):
+            if "logprobsResult" in candidate and logprobs.spelt(candidate["logprobsResult"]) != texts.get(index, ""):
                 del candidate["logprobsResult"]
                 dropped = True
-        if not dropped:
-            return event
-        if not event.deltas and self.is_blank(root[0]):
-            return None
-        return Event(self.with_payload(event.raw, encode(root[0])), self, event.parsed)
+        return dropped
 
     def is_blank(self, document: Any) -> bool:
         if self.framing is Framing.JSON_ARRAY or _candidates(document) is None:
@@ -412,14 +466,6 @@ def _ended_arguments(index: int, part: Any) -> Iterable[Channel]:
             for piece in pieces:
                 if isinstance(piece, dict) and piece.get("willContinue") is not True:
                     yield Channel(index, Kind.TEXT, f"/{piece.get('jsonPath')}")
-
-
-def _tokens(logprobs: Any) -> str | None:
-    """The text that the tokens of a `logprobsResult` spell; None where it is of another shape."""
-    match logprobs:
-        case {"chosenCandidates": list(chosen)} if all(isinstance(token, dict) for token in chosen):
-            return "".join(str(token.get("token", "")) for token in chosen)
-    return None
 
 
 def _usage(metadata: Any) -> Usage | None:

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Problem
 from ..framing import Event, Framer, Framing
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
-from .documents import Slot, decode, encode, is_binary, is_value, is_word, string_slots
+from .documents import Slot, decode, encode, is_binary, is_filled, is_value, is_word, string_slots
 from .stream import UNKNOWN, DocumentStream, Stream, Text, charset, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Generic:
         )
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
-        for slot in string_slots(root, 0):
+        for slot in string_slots(root, 0, (), is_filled):
             key = next((part for part in reversed(slot.path) if isinstance(part, str)), "")
             is_text = key == "name" or not is_word(key) or is_value(slot.path)
             if is_text and not is_binary(slot.text, slot.path):
@@ -90,10 +90,10 @@ class GenericStream(DocumentStream):
     def read(self, document: Any) -> Parsed:
         return Parsed(usage=usage_of(document))
 
-    def load(self, data: bytes) -> Any:
+    def load(self, data: bytes, read: Callable[[bytes], Any] = decode) -> Any:
         if self.framing is Framing.SSE and data.lstrip()[:1] not in (b"{", b"[", b'"'):
             raise ValueError("text")
-        return super().load(data)
+        return super().load(data, read)
 
     def read_other(self, data: bytes) -> Parsed:
         other = super().read_other(data)

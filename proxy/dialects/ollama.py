@@ -1,8 +1,7 @@
 """Ollama: `POST /api/chat` and `/api/generate`. Streams are NDJSON, and a request that does not say is for a stream.
 
 - A reply's text stands in `message.content` or `response`, its thoughts in `thinking`.
-- The arguments of a tool call are a JSON value, and not the text of one in pieces: each string in them is a text of its own,
-  whole in its line, its channel's index the JSON pointer.
+- The arguments of a tool call are a JSON value, and not the text of one in pieces: its JSON is one text, whole in its line.
 - The last line has `done` and the counts. The `context` of a generated text is prompt and answer once more, as numbers of
   tokens: where what was delivered is not what the model said, it is taken out.
 - An error is a line of its own, in a string: the SDKs raise it, and know no other field.
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
-from . import openai_common
+from . import logprobs, openai_common
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import (
     Path,
@@ -28,6 +27,7 @@ from .documents import (
     encode,
     is_binary,
     is_blank,
+    is_filled,
     is_value,
     only,
     pointer,
@@ -48,6 +48,7 @@ _WORDS = frozenset(
     ("model", "role", "name", "type", "id", "tool_name", "tool_call_id", "format", "keep_alive", "think")
 )
 _CONTEXT = b'"context"'
+_SPELT = (Kind.TEXT, Kind.REASONING)  # what log probabilities are given for
 
 
 class Ollama:
@@ -75,7 +76,7 @@ class Ollama:
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         """Where a request's document, `root[0]`, has its texts. Raises ValueError where they nest too deeply to be found."""
-        return (slot for slot in string_slots(root, 0) if not _is_word(slot.path, slot.text))
+        return (slot for slot in string_slots(root, 0, (), is_filled) if not _is_word(slot.path, slot.text))
 
     def ask_for_usage(self, request: Request) -> bool:
         return False  # it is always stated
@@ -93,8 +94,8 @@ class Ollama:
 def _is_word(path: Path, text: str) -> bool:
     """Whether the string at `path` of a request is one of the API's own words, a name, or an image."""
     names = [name for name in path if isinstance(name, str)]
-    if is_value(path):
-        return False
+    if is_value(path) or "tool_calls" in names or names[-1:] == ["tool_name"]:
+        return names[-1] in ("id", "type") and not is_value(path)
     return not names or names[-1] in _WORDS or ("images" in names and is_binary(text, path))
 
 
@@ -105,9 +106,9 @@ def _error(problem: Problem) -> dict[str, Any]:
 def _is_structure(path: Path) -> bool:
     """Whether the string at `path` of a line is one of the API's own words or names, or an image."""
     match path:
-        case ("message", "role" | "tool_name" | "tool_call_id") | ("message", "images", _):
+        case ("message", "role" | "tool_call_id") | ("message", "images", _):
             return True
-        case ("message", "tool_calls", _, "id" | "type") | ("message", "tool_calls", _, "function", "name"):
+        case ("message", "tool_calls", _, "id" | "type"):
             return True
     return False
 
@@ -121,7 +122,13 @@ def _channel(path: Path) -> Channel | None:
             return Channel(0, Kind.REASONING, 0)
         case ("message", "tool_calls", int(number), "function", "arguments"):
             return Channel(0, Kind.TOOL_ARGUMENTS, number)  # other servers send them as the text of a document
+        case ("message", "tool_name") | ("message", "tool_calls", _, "function", "name"):
+            return Channel(0, Kind.TEXT, pointer(path), repeated=True)
     return None if _is_structure(path) else Channel(0, Kind.TEXT, pointer(path))
+
+
+def _is_arguments(path: Path) -> bool:
+    return len(path) == 5 and path[:2] == ("message", "tool_calls") and path[3:] == ("function", "arguments")
 
 
 class OllamaStream(DocumentStream):
@@ -144,10 +151,12 @@ class OllamaStream(DocumentStream):
             return
         for name in document:
             if name not in _NOT_TEXT:
-                for slot in string_slots(document, name, (name,)):
+                for slot in string_slots(document, name, (name,), _is_arguments):
                     channel = _channel(slot.path)
                     if channel is not None:
                         yield channel, slot
+        if "logprobs" in document:
+            yield from logprobs.candidates(0, document, "logprobs")
 
     def is_complete(self, channel: Channel, document: Any) -> bool:
         return channel.kind is Kind.TOOL_ARGUMENTS or str(channel.index).startswith("/message/tool_calls/")
@@ -173,7 +182,7 @@ class OllamaStream(DocumentStream):
                 self._missing.subtract(new)
         return super().rewrite(event, deltas)
 
-    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+    def continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         return with_text(super().rewrite(event, deltas))
 
     def edited(self, document: Any, changed: Sequence[Channel]) -> None:
@@ -182,15 +191,16 @@ class OllamaStream(DocumentStream):
             if self.framing is Framing.JSON:
                 document.pop("context", None)
 
-    def without_mirrors(self, event: Event) -> Event | None:
+    def drop_mirrors(self, root: list[Any]) -> bool:
         """Of log probabilities only those of exactly the text beside them stay."""
-        document = decode_editable(self.payload(event.raw) or b"")
-        if _tokens(document["logprobs"]) == "".join(text for channel, text in event.deltas if channel.index == 0):
-            return event
-        del document["logprobs"]
-        if not event.deltas and self.is_blank(document):
-            return None
-        return Event(self.with_payload(event.raw, encode(document)), self, event.parsed)
+        document = root[0]
+        if not isinstance(document, dict) or not document.get("logprobs"):
+            return False
+        said = "".join(slot.text for channel, slot in self.texts(root) if channel.index == 0 and channel.kind in _SPELT)
+        spells = logprobs.spelt(document["logprobs"]) == said
+        if not spells:
+            del document["logprobs"]
+        return not spells
 
     def is_blank(self, document: Any) -> bool:
         if not isinstance(document, dict) or document.get("done") is not False or "error" in document:
@@ -246,13 +256,6 @@ class OllamaStream(DocumentStream):
             answer = {"response": ""}
         line = self._line(last, answer, done=True)
         return [self.carry({**line, "done_reason": "length", **_counts(self.counted)})]
-
-
-def _tokens(logprobs: Any) -> str | None:
-    """The text that tokens spell; None where they are of another shape."""
-    if not isinstance(logprobs, list) or not all(isinstance(token, dict) for token in logprobs):
-        return None
-    return "".join(str(token.get("token", "")) for token in logprobs)
 
 
 def _is_answer(document: Mapping[str, Any]) -> bool:

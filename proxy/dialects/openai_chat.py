@@ -13,12 +13,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..errors import Problem
 from ..framing import Event, Framing
 from . import openai_common, sse
 from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Path, Slot, pointer, string_slots
+from .documents import Path, Slot, decode, has_more_strings, pointer, repeats_names, string_slots
 from .generic import Generic
 from .openai_common import MAX_CHOICES
 from .stream import DONE, Text, framing_of, splice
@@ -70,11 +71,26 @@ def _request_texts(messages: Any) -> list[str]:
     images and sounds, which are strings too."""
     texts: list[str] = []
     for message in messages if isinstance(messages, list) else ():
+        if _is_plain(message):
+            texts += [message["content"]] if message["content"] else []
+            continue
         try:
-            texts += [slot.text for slot in string_slots([message], 0) if _known_text(message, slot.path)]
+            texts += [
+                slot.text for slot in string_slots([message], 0, (), _is_arguments) if _known_text(message, slot.path)
+            ]
         except ValueError:  # nests too deeply
             continue
     return texts
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as nearly every message is; and a request has all that were ever said."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("role")) is str
+        and type(message.get("content")) is str
+    )
 
 
 def _known_text(message: Any, path: Path) -> tuple[Kind, int | str] | None:
@@ -100,11 +116,27 @@ def _known_text(message: Any, path: Path) -> tuple[Kind, int | str] | None:
     return None
 
 
+def _is_arguments(path: Path) -> bool:
+    """Whether there, in a message, stand a tool's arguments, also where they are an object."""
+    match path:
+        case ("tool_calls", _, "function", "arguments") | ("tool_calls", _, "custom", "input"):
+            return True
+        case ("function_call", "arguments"):
+            return True
+    return False
+
+
 def _is_structure(path: Path) -> bool:
-    """Whether the string at `path` of a message is one of the API's own words or names, and no text."""
+    """Whether the string at `path` of a message is one of the API's own words, and no text."""
     match path:
         case ("role",) | ("content", _, "type") | ("tool_calls", _, "id" | "type"):
             return True
+    return False
+
+
+def _is_name(path: Path) -> bool:
+    """Whether there, in a message, stands the name of the tool that the model calls: it is said in one piece."""
+    match path:
         case ("tool_calls", _, "function" | "custom", "name") | ("function_call", "name"):
             return True
     return False
@@ -115,37 +147,37 @@ def _is_structure(path: Path) -> bool:
 
 
 class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    name: str | None = None
-    arguments: str | None = None
+    name: str | UnsetType | None = UNSET
+    arguments: str | UnsetType | None = UNSET
 
 
 class _ToolCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int
-    id: str | None = None
-    type: str | None = None
-    function: _Function | None = None
+    id: str | UnsetType | None = UNSET
+    type: str | UnsetType | None = UNSET
+    function: _Function | UnsetType | None = UNSET
 
 
 class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: str | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    role: str | UnsetType | None = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType | None = UNSET
+    reasoning: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
+    tool_calls: list[_ToolCall] | UnsetType | None = UNSET
 
 
 class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int
     delta: _Delta
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-    stop_reason: int | None = None
-    matched_stop: int | None = None
-    message: None = None
-    text: None = None
-    logprobs: None = None
-    token_ids: None = None
+    finish_reason: str | UnsetType | None = UNSET
+    native_finish_reason: str | UnsetType | None = UNSET
+    stop_reason: int | UnsetType | None = UNSET
+    matched_stop: int | UnsetType | None = UNSET
+    message: UnsetType | None = UNSET
+    text: UnsetType | None = UNSET
+    logprobs: UnsetType | None = UNSET
+    token_ids: UnsetType | None = UNSET
 
 
 class _Usage(msgspec.Struct, gc=False):
@@ -155,16 +187,16 @@ class _Usage(msgspec.Struct, gc=False):
 
 class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     choices: list[_Choice]
-    id: str | None = None
-    object: str | None = None
-    created: float | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
-    obfuscation: str | None = None
-    usage: _Usage | None = None
-    prompt_token_ids: None = None
-    error: None = None
+    id: str | UnsetType | None = UNSET
+    object: str | UnsetType | None = UNSET
+    created: float | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    system_fingerprint: str | UnsetType | None = UNSET
+    service_tier: str | UnsetType | None = UNSET
+    obfuscation: str | UnsetType | None = UNSET
+    usage: _Usage | UnsetType | None = UNSET
+    prompt_token_ids: UnsetType | None = UNSET
+    error: UnsetType | None = UNSET
 
 
 _DONE = sse.write(b"[DONE]")
@@ -204,9 +236,9 @@ class ChatStream(openai_common.OpenAIStream):
         if template is not None and template.fits(event.raw):
             text = deltas[0][1]
             return Event(template.write(text), self, template.says(text)) if text or not template.blank else None
-        if len(deltas) == 1 and self.framing is Framing.SSE:
+        if len(deltas) == 1 and self.framing is Framing.SSE and not event.parsed.mirrored:
             spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
-            parsed = None if spliced is None else _read_ordinary(spliced)
+            parsed = None if spliced is None else _read_ordinary(spliced, checked=True)
             if spliced is not None and parsed is not None and parsed.deltas == [delta for delta in deltas if delta[1]]:
                 return Event(spliced, self, parsed) if parsed.deltas or not _is_blank(spliced) else None
         return super().rewrite(event, deltas)
@@ -229,10 +261,10 @@ class ChatStream(openai_common.OpenAIStream):
             if name in ("delta", "message", "text"):  # the last is not chat's, but who mixes the two up sends it
                 message = choice[name]
                 repeated = name == "message" and "delta" in choice
-                for slot in string_slots(choice, name):
+                for slot in string_slots(choice, name, (), _is_arguments):
                     channel = _channel(index, message, slot.path, repeated)
                     if channel is not None:
-                        yield channel, Slot(slot.holder, slot.key, (name, *slot.path))
+                        yield channel, type(slot)(slot.holder, slot.key, (name, *slot.path))
 
     def empty_choice(self, *, first: bool) -> dict[str, Any]:
         delta = {"role": "assistant", "content": ""} if first else {}
@@ -244,15 +276,21 @@ def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel |
     known = _known_text(message, path)
     if known is not None:
         return Channel(choice, *known, repeated)
-    return None if _is_structure(path) else Channel(choice, Kind.TEXT, pointer(path), repeated)
+    if _is_structure(path):
+        return None
+    return Channel(choice, Kind.TEXT, pointer(path), repeated or _is_name(path))
 
 
-def _read_ordinary(raw: bytes) -> Parsed | None:
-    """What an ordinary chunk says. None: it is none, or the order of its fields on the wire matters, which typing has
-    lost."""
+def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:
+    """What an ordinary chunk says. None: it is none, or the order of its fields on the wire matters, or those that others
+    of the same name hide: typing has lost them. `checked`: there are none of these."""
+    data = sse.read_data(raw) or b""
     try:
-        chunk = _decode_chunk(sse.read_data(raw) or b"")
+        chunk = _decode_chunk(data)
     except (ValueError, RecursionError):
+        return None
+    # A `usage` has more than is typed here.
+    if not checked and (repeats_names(data, decode(data)) if chunk.usage else has_more_strings(data, chunk)):
         return None
     deltas: list[Delta] = []
     ends: list[Channel] = []
@@ -270,31 +308,33 @@ def _read_ordinary(raw: bytes) -> Parsed | None:
         if delta.refusal:
             deltas.append((Channel(index, Kind.REFUSAL, 0), delta.refusal))
         if delta.tool_calls:
+            if any(call.function and call.function.name for call in delta.tool_calls):
+                return None
             deltas += [
                 (Channel(index, Kind.TOOL_ARGUMENTS, call.index), call.function.arguments)
                 for call in delta.tool_calls
-                if call.function is not None and call.function.arguments
+                if call.function and call.function.arguments
             ]
         if len(deltas) > before + 1:
             return None
         if choice.finish_reason:
             ends.append(Channel(index, None, None))
     usage = chunk.usage
-    counts = None if usage is None else Usage(usage.prompt_tokens, usage.completion_tokens)
+    counts = Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None
     return Parsed(deltas, ends, counts, numbers)
 
 
 def _is_blank(raw: bytes) -> bool:
     """Whether an ordinary chunk is not worth sending: what `ChatStream.is_blank` says of its document."""
     chunk = _decode_chunk(sse.read_data(raw) or b"")
-    return chunk.usage is None and not any(map(_says_something, chunk.choices))
+    return not chunk.usage and not any(map(_says_something, chunk.choices))
 
 
 def _says_something(choice: _Choice) -> bool:
     delta = choice.delta
     if choice.finish_reason or choice.native_finish_reason or delta.role:
         return True
-    if choice.stop_reason is not None or choice.matched_stop is not None:
+    if isinstance(choice.stop_reason, int) or isinstance(choice.matched_stop, int):
         return True
     if delta.content or delta.reasoning_content or delta.reasoning or delta.refusal:
         return True

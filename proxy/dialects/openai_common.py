@@ -18,7 +18,7 @@ import msgspec
 from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
-from . import sse
+from . import logprobs, sse
 from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
 from .documents import decode, decode_editable, encode, is_blank, only, pointer, string_slots, token_ids
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
@@ -165,6 +165,7 @@ class OpenAIStream(DocumentStream):
             return
         for index, choice in choices:
             yield from self.choice_texts(index, choice)
+            yield from logprobs.candidates(index, choice, "logprobs")
             yield from _asides(index, choice, _NO_CHOICE_TEXTS)
         yield from _asides(0, root[0], _NO_TEXTS)
         if root[0].get("error"):
@@ -195,26 +196,23 @@ class OpenAIStream(DocumentStream):
         others = (value for name, value in document.items() if name not in (*_ENVELOPE, _PADDING, "choices"))
         return all(map(is_blank, others)) and all(is_blank(choice) for _, choice in choices)
 
-    def without_mirrors(self, event: Event) -> Event | None:
-        document = decode_editable(self.payload(event.raw) or b"")
+    def drop_mirrors(self, root: list[Any]) -> bool:
         dropped = False
-        for index, choice in _choices(document) or ():
+        for index, choice in _choices(root[0]) or ():
             for name in _MIRRORS:
                 if choice.get(name) and not (name == "logprobs" and self._spells(index, choice)):
                     choice[name] = None
                     dropped = True
-        if not dropped:
-            return event
-        was = event.parsed
-        if not was.deltas and self.is_blank(document):
-            return None
-        return Event(self.with_payload(event.raw, encode(document)), self, was)
+        return dropped
 
     def _spells(self, index: int, choice: dict[str, Any]) -> bool:
-        """Whether the tokens of a choice's probabilities are exactly its texts. Those of the texts themselves: the
-        candidates that were not chosen are said nowhere else."""
-        texts = [slot.text for channel, slot in self.choice_texts(index, choice) if channel.kind in _SPELT]
-        return "".join(texts) == "".join(_tokens(choice["logprobs"]))
+        """Whether the log probabilities of a choice are of exactly its texts, and say nothing else."""
+        texts = [
+            slot.text
+            for channel, slot in self.choice_texts(index, choice)
+            if channel.kind in _SPELT and not channel.repeated
+        ]
+        return "".join(texts) == logprobs.spelt(choice["logprobs"])
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         if _choices(self.document(event.raw)) is None:
@@ -226,7 +224,7 @@ class OpenAIStream(DocumentStream):
                 if found == channel:
                     chunk = self._chunk(root[0], [{"index": index, **only(choice, place.path)}])
                     return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
-        raise ValueError("the text of an error cannot be continued")
+        return self.say_again(event, channel, text)  # of an error
 
     def without_usage(self, event: Event) -> Event | None:
         named = event.raw.count(b'"usage"')
@@ -339,14 +337,6 @@ def _asides(choice: int, holder: dict[str, Any], besides: Collection[str]) -> It
         if name not in besides:
             for slot in string_slots(holder, name, (name,)):
                 yield Channel(choice, Kind.TEXT, pointer(slot.path), repeated=True), slot
-
-
-def _tokens(logprobs: Any) -> Iterator[str]:
-    """The tokens in a `logprobs` of chat (lists of objects) or of completions (one list of strings), in order."""
-    for name in ("tokens", "content", "refusal"):
-        entries = logprobs.get(name) if isinstance(logprobs, dict) else None
-        for entry in entries if isinstance(entries, list) else ():
-            yield str(entry.get("token") if isinstance(entry, dict) else entry)
 
 
 def _usage_document(usage: Usage) -> dict[str, int]:

@@ -12,7 +12,7 @@ from ..errors import Problem
 from ..framing import Framing
 from . import openai_common
 from .base import Call, Channel, DialectStream, Kind
-from .documents import Slot, pointer, string_slots
+from .documents import Slot, is_filled, pointer, string_slots
 from .generic import Generic
 from .stream import Text, framing_of
 
@@ -59,7 +59,7 @@ class CompletionsStream(openai_common.OpenAIStream):
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
         for name in choice:
             if name in ("text", "delta", "message"):  # the others are chat's, but who mixes the two up sends them
-                for slot in string_slots(choice, name, (name,)):
+                for slot in string_slots(choice, name, (name,), is_filled):
                     place = 0 if slot.path == ("text",) else pointer(slot.path)
                     yield Channel(index, Kind.TEXT, place), slot
 

@@ -23,14 +23,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
 from . import openai_common, sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Parsed
-from .documents import Path, Slot, decode_editable, encode, string_slots
+from .documents import Path, Slot, has_more_strings, string_slots
 from .generic import Generic
+from .logprobs import candidates, spelt
 from .openai_responses_record import Record
 from .openai_responses_texts import (
     BY_EVENT,
@@ -43,7 +45,6 @@ from .openai_responses_texts import (
     mirrored,
     response_texts,
     split_type,
-    tokens,
 )
 from .stream import NOTHING, DocumentStream, Text, every_text, framing_of, splice, usage_of
 
@@ -118,13 +119,13 @@ def _is_said(path: Path) -> bool:
 class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     type: str
     delta: str
-    item_id: str | None = None
-    output_index: int | None = None
-    content_index: int = 0
-    summary_index: int = 0
-    sequence_number: int | None = None
-    obfuscation: str | None = None
-    logprobs: list[Any] | None = None
+    item_id: str | UnsetType | None = UNSET
+    output_index: int | UnsetType | None = UNSET
+    content_index: int | UnsetType = UNSET
+    summary_index: int | UnsetType = UNSET
+    sequence_number: int | UnsetType | None = UNSET
+    obfuscation: str | UnsetType | None = UNSET
+    logprobs: list[Any] | UnsetType | None = UNSET
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -144,18 +145,19 @@ def _channel(event: str, place: str | int | None, part: int) -> Channel:
     return Channel(0, spoken.kind, index)
 
 
-def _read_ordinary(raw: bytes) -> Parsed | None:
-    """What an ordinary delta says; None where it is none."""
+def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:
+    """What an ordinary delta says; None where it is none. `checked`: no member in it is hidden by another of its name."""
+    data = sse.read_data(raw) or b""
     try:
-        said = _decode_delta(sse.read_data(raw) or b"")
+        said = _decode_delta(data)
     except (ValueError, RecursionError):
         return None
     spoken = _DELTAS.get(said.type)
-    if spoken is None:
+    if spoken is None or said.logprobs or (not checked and has_more_strings(data, said)):
         return None
-    place = said.item_id if said.output_index is None else said.output_index
-    channel = _channel(spoken.event, place, said.summary_index if spoken.parts == "summary" else said.content_index)
-    return Parsed([(channel, said.delta)] if said.delta else [], mirrored=bool(said.logprobs))
+    place = said.output_index if isinstance(said.output_index, int) else said.item_id or None
+    part = said.summary_index if spoken.parts == "summary" else said.content_index
+    return Parsed([(_channel(spoken.event, place, part or 0), said.delta)] if said.delta else [])
 
 
 class ResponsesStream(DocumentStream):
@@ -176,11 +178,15 @@ class ResponsesStream(DocumentStream):
 
     def texts(self, root: list[Any]) -> Iterable[Text]:
         document = root[0]
-        if self.framing is Framing.JSON:
-            if isinstance(document, dict) and isinstance(document.get("output"), list):
-                return response_texts(document, repeated=False)
-            return every_text(root, 0)
-        return event_texts(document)
+        if self.framing is Framing.SSE:
+            yield from event_texts(document)
+        elif isinstance(document, dict) and isinstance(document.get("output"), list):
+            yield from response_texts(document, repeated=False)
+        else:
+            yield from every_text(root, 0)
+            return
+        for number, holder in enumerate(mirrored(document)):
+            yield from candidates(0, holder, MIRROR, (number,))
 
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):
@@ -194,7 +200,7 @@ class ResponsesStream(DocumentStream):
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
         if len(deltas) == 1 and self.framing is Framing.SSE and not event.parsed.mirrored:
             spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
-            parsed = None if spliced is None else _read_ordinary(spliced)
+            parsed = None if spliced is None else _read_ordinary(spliced, checked=True)
             if spliced is not None and parsed is not None and parsed.deltas == list(deltas):
                 return Event(spliced, self, parsed)
         return super().rewrite(event, deltas)
@@ -203,19 +209,14 @@ class ResponsesStream(DocumentStream):
         for holder in mirrored(document) if changed else ():
             holder[MIRROR] = []
 
-    def without_mirrors(self, event: Event) -> Event | None:
+    def drop_mirrors(self, root: list[Any]) -> bool:
         """Of log probabilities only those of exactly the text beside them stay."""
-        root = decode_editable(self.payload(event.raw) or b"")
         others = [
-            holder for holder in mirrored(root) if tokens(holder[MIRROR]) != holder.get("delta", holder.get("text"))
+            holder for holder in mirrored(root[0]) if spelt(holder[MIRROR]) != holder.get("delta", holder.get("text"))
         ]
-        if not others:
-            return event
         for holder in others:
             holder[MIRROR] = []
-        if not event.deltas and self.is_blank(root):
-            return None
-        return Event(self.with_payload(event.raw, encode(root)), self, event.parsed)
+        return bool(others)
 
     def is_blank(self, document: Any) -> bool:
         return isinstance(document, dict) and split_type(str(document.get("type")))[1] == "delta"
@@ -230,9 +231,11 @@ class ResponsesStream(DocumentStream):
             for _, other in list(self.texts(root)):
                 other.put("")
             slot.put(text)
-        else:
-            document = _delta_for(document, slot, str(channel.index), text)
+        elif (delta := _delta_for(document, slot, str(channel.index), text)) is not None:
+            document = delta
             name = document["type"].encode() if name is not None else None
+        else:
+            return self.say_again(event, channel, text)
         self.edited(document, (channel,))
         return Event(self.carry(document, name).raw, self, Parsed([(channel, text)]))
 
@@ -288,11 +291,11 @@ class ResponsesStream(DocumentStream):
         return events
 
 
-def _delta_for(document: Document, slot: Slot, index: str, text: str) -> Document:
-    """A delta that adds `text` to what the event `document` began at `slot`. Raises ValueError where no event could."""
+def _delta_for(document: Document, slot: Slot, index: str, text: str) -> Document | None:
+    """A delta that adds `text` to what the event `document` began at `slot`; None where no delta could."""
     spoken = BY_OWNER.get(str(slot.holder.get("type"))) if isinstance(slot.holder, dict) else None
     if spoken is None or slot.key != spoken.field:
-        raise ValueError("a text that only comes whole cannot be continued")
+        return None
     delta: Document = {"type": f"response.{spoken.event}.delta"}
     delta |= {name: document[name] for name in ("sequence_number", "output_index") if name in document}
     item = document.get("item")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .base import EVERY_CHANNEL, Channel, Kind
-from .documents import Path, pointer, string_slots
+from .documents import Path, Slot, pointer, string_slots
 from .stream import Text, asides
 
 _TERMINALS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "error")
@@ -131,9 +131,12 @@ def _spoken_texts(document: Document, type: str) -> Iterator[Text]:
     spoken, index = BY_EVENT.get(event), _index(document, event)
     kind = Kind.TEXT if spoken is None else spoken.kind
     field = "delta" if suffix == "delta" else spoken.field if spoken is not None and suffix == "done" else ""
-    for slot in string_slots(document, field) if field in document else ():
+    in_full = Kind.TOOL_ARGUMENTS is kind
+    for slot in string_slots(document, field, (), lambda path: in_full and not path) if field in document else ():
         yield Channel(0, kind, index + pointer(slot.path), suffix == "done"), slot
     others = list(_asides(document, (name for name in document if name != field)))
+    if spoken is not None and isinstance(document.get("name"), str):  # of the tool that the model calls
+        others.append((Channel(0, Kind.TEXT, "/name", repeated=True), Slot(document, "name", ("name",))))
     if others and spoken is None and suffix != "done":
         raise ValueError("an event of unknown type")
     yield from others
@@ -151,6 +154,8 @@ def _channel_at(owner: Any, path: Path, place: str, *, repeated: bool) -> Channe
             spoken = BY_OWNER.get(type)
             if spoken is not None and spoken.field == name:
                 return Channel(0, spoken.kind, place, repeated)
+            if name == "name" and type.endswith("_call"):  # of the tool that the model calls
+                return Channel(0, Kind.TEXT, f"{place}/name", repeated=True)
             if name in _STRUCTURE or (type, name) == ("image_generation_call", "result"):
                 return None
         case (str(), int(), str(name)) if name in _STRUCTURE:
@@ -160,7 +165,10 @@ def _channel_at(owner: Any, path: Path, place: str, *, repeated: bool) -> Channe
 
 def _part_texts(holder: Any, key: str | int, place: str, *, repeated: bool) -> Iterator[Text]:
     """The texts of a part, or of an item with its parts."""
-    for slot in string_slots(holder, key):
+    owner = holder[key]
+    spoken = BY_OWNER.get(str(owner.get("type"))) if isinstance(owner, dict) else None
+    arguments = (spoken.field,) if spoken is not None and spoken.kind is Kind.TOOL_ARGUMENTS else None
+    for slot in string_slots(holder, key, (), lambda path: path == arguments):
         channel = _channel_at(holder[key], slot.path, place, repeated=repeated)
         if channel is not None:
             yield channel, slot
@@ -232,9 +240,3 @@ def mirrored(document: Any) -> Iterator[Document]:
             ahead += value.values()
         elif isinstance(value, list):
             ahead += value
-
-
-def tokens(logprobs: Any) -> str:
-    """The text that log probabilities are of."""
-    entries = logprobs if isinstance(logprobs, list) else []
-    return "".join(str(entry.get("token")) if isinstance(entry, dict) else str(entry) for entry in entries)

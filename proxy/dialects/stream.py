@@ -7,13 +7,13 @@ answer, so that they cannot disagree. `framing_of` is how every dialect chooses 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..framing import Event, Framer, Framing, framer_for
 from . import arrays, sse
 from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Slot, decode, decode_editable, encode, pointer, string_slots
+from .documents import Slot, decode, decode_editable, encode, pointer, repeats_names, string_slots
 
 if TYPE_CHECKING:
     from ..messages import ResponseHead
@@ -125,7 +125,7 @@ class Stream(DialectStream):
     def event(self, raw: bytes) -> Event:
         return Event(raw, self)
 
-    def template(self, event: Event, deltas: Sequence[Delta]) -> Event:
+    def continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         return with_text(self.rewrite(event, deltas))
 
     def without_usage(self, event: Event) -> Event | None:
@@ -178,15 +178,17 @@ class DocumentStream(Stream):
         if data is None:
             return NOTHING
         try:
-            document = self.load(data)
+            document = self.load(data, decode_editable)
             deltas = [(channel, slot.text) for channel, slot in self.texts([document])]
+            repeated = repeats_names(data, document)
         except ValueError:
             return self.read_other(data)
         found = self.read(document)
+        mirrored = found.mirrored or repeated
         if self.framing is Framing.JSON:
-            return Parsed(deltas, (EVERY_CHANNEL,), found.usage, found.choices, mirrored=found.mirrored)
+            return Parsed(deltas, (EVERY_CHANNEL,), found.usage, found.choices, mirrored=mirrored)
         complete = [channel for channel, _ in deltas if self.is_complete(channel, document)]
-        return Parsed(deltas, [*complete, *found.ends], found.usage, found.choices, mirrored=found.mirrored)
+        return Parsed(deltas, [*complete, *found.ends], found.usage, found.choices, mirrored=mirrored)
 
     def document(self, raw: bytes) -> Any:
         try:
@@ -203,11 +205,29 @@ class DocumentStream(Stream):
                 slot.put(text)
         self.edited(root[0], changed)
         left = [delta for delta in deltas if delta[1]]
-        if not left and self.is_blank(root[0]):
+        if not left and self._is_nothing(event, root[0]):
             return None
         was = event.parsed
         parsed = Parsed(left, was.ends, was.usage, was.choices, was.known, was.mirrored)
         return Event(self.with_payload(event.raw, encode(root[0])), self, parsed)
+
+    def without_mirrors(self, event: Event) -> Event | None:
+        data = self.payload(event.raw) or b""
+        root = [decode_editable(data)]
+        if not self.drop_mirrors(root) and not repeats_names(data, root[0]):
+            return event
+        if not event.deltas and self._is_nothing(event, root[0]):
+            return None
+        return Event(self.with_payload(event.raw, encode(root[0])), self, event.parsed)
+
+    def _is_nothing(self, event: Event, document: Any) -> bool:
+        """Whether an event that now has this document, without texts, is not worth sending: what ends a reply always is."""
+        return EVERY_CHANNEL not in event.ends and self.is_blank(document)
+
+    def drop_mirrors(self, root: list[Any]) -> bool:
+        """Take out of the document `root[0]` what says texts in other forms, but where that says exactly the texts that it has
+        itself. Whether there was any."""
+        return False
 
     def comment(self) -> Event | None:
         if self.framing is not Framing.SSE:
@@ -219,9 +239,9 @@ class DocumentStream(Stream):
 
     # Payloads: where in an event's bytes the document is
 
-    def load(self, data: bytes) -> Any:
-        """The document in a payload. Raises ValueError."""
-        return decode(data)
+    def load(self, data: bytes, read: Callable[[bytes], Any] = decode) -> Any:
+        """The document in a payload, as `read` reads it. Raises ValueError."""
+        return read(data)
 
     def payload(self, raw: bytes) -> bytes | None:
         """None: the event has none (comments, empty data, blank lines)."""

@@ -12,6 +12,7 @@ import anthropic
 import pytest
 from anthropic.types import MessageParam
 from rigs import raw_upstream, tiny_model
+from rigs import sdk as sdks
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, reply
 
@@ -21,23 +22,16 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "written" / "anthropic_messag
 EVENTS = [event + b"\n\n" for event in FIXTURE.read_bytes().split(b"\n\n")[:-1]]
 ANSWER = next(number for number, event in enumerate(EVENTS) if b"text_delta" in event)
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-CHAIN = [
-    {"use": "idle_timeout", "first_byte_s": 30.0, "silence_s": 1.0},
-    {"use": "heartbeat", "interval_s": 0.1},
-    {"use": "compression"},
-]
 
 
 @pytest.fixture(scope="module")
 def model(penstock: StartPenstock, llama: str) -> Penstock:
-    """In front of llama.cpp."""
-    return penstock({"policy": CHAIN}, {"upstreams": {"model": {"url": llama}}})
+    return sdks.before_model(penstock, llama)
 
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:
-    """In front of the raw upstream."""
-    return penstock({"policy": CHAIN, "limits": {"body_bytes": 10_000}, "routes": {"all": {"path": "/v1"}}})
+    return sdks.before_script(penstock)
 
 
 def sdk(proxy: Penstock, prefix: str = "") -> anthropic.AsyncAnthropic:
@@ -157,16 +151,7 @@ async def test_a_cut_looks_like_the_length_limit(penstock: StartPenstock, upstre
     assert message.usage.output_tokens == 3
 
 
-@pytest.mark.parametrize(
-    ("end", "delivered", "code"),
-    [
-        (raw_upstream.then_closes, 0, "upstream_truncated"),
-        (raw_upstream.then_closes, ANSWER + 1, "upstream_truncated"),
-        (raw_upstream.then_stalls, 1, "upstream_silence"),
-        (raw_upstream.then_stalls, ANSWER + 1, "upstream_silence"),
-    ],
-    ids=["closed at once", "closed", "silent at once", "silent"],
-)
+@sdks.breaks_off(ANSWER)
 async def test_a_stream_that_breaks_off_raises(
     scripted: anthropic.AsyncAnthropic, upstream: RawUpstream, end: Any, delivered: int, code: str
 ) -> None:
@@ -193,11 +178,11 @@ def cause(error: anthropic.APIStatusError) -> Any:
     [
         (raw_upstream.then_closes(b""), "", "x", anthropic.InternalServerError, "upstream_reset"),
         (raw_upstream.replies(reply()), "/v2", "x", anthropic.NotFoundError, "no_route"),
-        (raw_upstream.replies(reply()), "", "x" * 20_000, anthropic.APIStatusError, "body_too_large"),
+        (raw_upstream.replies(reply()), "", "x" * 2 * sdks.BODY_BYTES, anthropic.APIStatusError, "body_too_large"),
     ],
     ids=["502", "404", "413"],
 )
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@sdks.STREAM_OR_WHOLE
 async def test_errors_of_the_proxy(
     proxy: Penstock,
     upstream: RawUpstream,

@@ -97,7 +97,7 @@ async def _reads(client: RawClient, luck: random.Random) -> None:
 async def _reads_slowly(client: RawClient, luck: random.Random) -> None:
     with contextlib.suppress(ConnectionError):
         while await client.read_some(200):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
 
 async def _leaves(client: RawClient, luck: random.Random) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import pytest
 from google import genai
 from google.genai import errors, types
-from rigs import raw_upstream
-from rigs.penstock import Penstock, StartPenstock, side_by_side
+from rigs import raw_upstream, sdk
+from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_client import connect, post
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, reply
 
 MODEL = "gemini-2.5-flash"
-SAID = "One two three, né 😀 four five six seven."
 ARRAY = Path(__file__).parents[1] / "fixtures/written/gemini_stream_array.json"
 ARRAY_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM_PATH = f"/v1beta/models/{MODEL}:streamGenerateContent"
@@ -62,38 +60,29 @@ def finish(part: types.GenerateContentResponse) -> types.FinishReason | None:
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock, aimock: str) -> Penstock:
-    """A route with policies that read events and change none, one that compresses, one with a small budget."""
-    limit = {"use": "token_limit", "per": "all", "windows": [{"tokens": 3, "window_s": "total", "what": "output"}]}
-    policies = [
-        {"use": "rig_watch", "routes": ["watched", "compressed"]},
-        {**limit, "name": "streams", "routes": ["limited"]},
-        {"use": "heartbeat", "interval_s": 0.1, "routes": ["watched"]},
-        {"use": "compression", "routes": ["compressed"]},
-    ]
-    upstreams = {"upstreams": {"model": {"url": aimock}}}
-    return penstock(side_by_side("watched", "compressed", "limited"), {"policy": policies}, upstreams)
+    return sdk.before_mock(penstock, aimock)
 
 
 @pytest.mark.parametrize("route", ["watched", "compressed"])
 async def test_stream(proxy: Penstock, route: str) -> None:
     parts = [part async for part in await stream(client_of(proxy, route))]
-    assert "".join(part.text or "" for part in parts) == SAID
+    assert "".join(part.text or "" for part in parts) == sdk.MOCK_SAYS
     assert len(parts) == 7
     assert finish(parts[-1]) == "STOP"
     record = await proxy.log.find(route=route, outcome="complete")
-    assert record["facts"]["rig_watch"]["characters"] == len(SAID)
+    assert record["facts"]["rig_watch"]["characters"] == len(sdk.MOCK_SAYS)
     assert ("compression" in record["facts"]) is (route == "compressed")
 
 
 async def test_whole_answer(proxy: Penstock) -> None:
     answer = await client_of(proxy, "watched").aio.models.generate_content(model=MODEL, contents="text")
-    assert answer.text == SAID
+    assert answer.text == sdk.MOCK_SAYS
 
 
 def test_synchronous_client(proxy: Penstock) -> None:
     with client_of(proxy, "watched") as client:
         parts = client.models.generate_content_stream(model=MODEL, contents="text")
-        assert "".join(part.text or "" for part in parts) == SAID
+        assert "".join(part.text or "" for part in parts) == sdk.MOCK_SAYS
 
 
 async def test_thoughts(proxy: Penstock) -> None:
@@ -125,7 +114,7 @@ async def test_errors_of_the_model_server(proxy: Penstock) -> None:
 async def test_a_budget_that_ends_looks_like_the_length_limit(proxy: Penstock) -> None:
     client = client_of(proxy, "limited")
     parts = [part async for part in await stream(client)]
-    assert SAID.startswith("".join(part.text or "" for part in parts))
+    assert sdk.MOCK_SAYS.startswith("".join(part.text or "" for part in parts))
     assert [finish(part) for part in parts] == [None, None, None, "MAX_TOKENS"]
     assert parts[-1].usage_metadata is not None
     assert parts[-1].usage_metadata.candidates_token_count == 3
@@ -140,13 +129,7 @@ async def test_a_budget_that_ends_looks_like_the_length_limit(proxy: Penstock) -
 
 @pytest.fixture(scope="module")
 def guarded(penstock: StartPenstock) -> Penstock:
-    policies = [
-        {"use": "idle_timeout", "first_byte_s": 0.5, "silence_s": 0.5},
-        {"use": "rig_watch"},
-        {"use": "heartbeat", "interval_s": 0.1, "before_first_byte_s": 0.1, "routes": ["patient"]},
-    ]
-    routes = {"routes": {"all": {"path": "/all"}}}
-    return penstock(side_by_side("patient", "plain"), routes, {"policy": policies, "limits": {"body_bytes": 10_000}})
+    return sdk.guarded(penstock)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +163,7 @@ async def test_a_stream_that_breaks_off_raises(
 
 async def test_errors_of_the_proxy(guarded: Penstock) -> None:
     with pytest.raises(errors.ClientError) as caught:
-        await client_of(guarded, "plain").aio.models.generate_content(model=MODEL, contents="x" * 20_000)
+        await client_of(guarded, "plain").aio.models.generate_content(model=MODEL, contents="x" * 2 * sdk.BODY_BYTES)
     assert (caught.value.code, caught.value.status) == (413, "INVALID_ARGUMENT")
     with pytest.raises(errors.ClientError) as caught:
         await client_of(guarded, "nowhere").aio.models.generate_content(model=MODEL, contents="x")
@@ -188,33 +171,29 @@ async def test_errors_of_the_proxy(guarded: Penstock) -> None:
 
 
 async def test_heartbeats_disturb_nobody(guarded: Penstock, upstream: RawUpstream) -> None:
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await asyncio.sleep(0.3)
-        await connection.send(STREAM_HEAD)
-        for said in EVENTS:
-            await connection.send_chunk(said)
-            await asyncio.sleep(0.15)
-        await connection.send(LAST_CHUNK)
+    async with sdk.calm(guarded, upstream) as silence:
 
-    upstream.script = script
-    assert await texts(await stream(client_of(guarded, "patient"))) == ["one", " two", " three", ""]
+        async def script(connection: UpstreamConnection) -> None:
+            await connection.request()
+            await silence()
+            await connection.send(STREAM_HEAD)
+            for said in EVENTS:
+                await connection.send_chunk(said)
+                await silence()
+            await connection.send(LAST_CHUNK)
+
+        upstream.script = script
+        assert await texts(await stream(client_of(guarded, "patient"))) == ["one", " two", " three", ""]
     record = await guarded.log.find(outcome="complete", route="patient")
     assert record["facts"]["heartbeat"]["sent"] >= 3
 
 
 async def test_leaving_early_frees_the_model(guarded: Penstock, upstream: RawUpstream) -> None:
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(STREAM_HEAD)
-        while True:
-            await connection.send_chunk(EVENTS[0])
-            await asyncio.sleep(0.02)
-
-    upstream.script = script
+    upstream.script = raw_upstream.then_stalls(STREAM_HEAD + chunk(EVENTS[0]))
     parts = await stream(client_of(guarded, "plain"))
     await anext(aiter(parts))
     await parts.aclose()  # type: ignore[attr-defined]
+    await upstream.idle()  # the proxy has closed the connection
     await guarded.log.find(outcome="client_gone")
 
 
@@ -261,18 +240,19 @@ async def test_an_array_that_breaks_off_ends_with_an_error(guarded: Penstock, up
 
 async def test_heartbeats_leave_an_array(guarded: Penstock, upstream: RawUpstream) -> None:
     body = ARRAY.read_bytes()
+    async with sdk.calm(guarded, upstream) as silence:
 
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await asyncio.sleep(0.3)  # nobody opens the reply as events meanwhile
-        await connection.send(ARRAY_HEAD)
-        for place in range(0, len(body), 600):
-            await connection.send_chunk(body[place : place + 600])
-            await asyncio.sleep(0.25)
-        await connection.send(LAST_CHUNK)
+        async def script(connection: UpstreamConnection) -> None:
+            await connection.request()
+            await silence()  # nobody opens the reply as events meanwhile
+            await connection.send(ARRAY_HEAD)
+            for place in range(0, len(body), 600):
+                await connection.send_chunk(body[place : place + 600])
+                await silence()
+            await connection.send(LAST_CHUNK)
 
-    upstream.script = script
-    got = await ask_for_array(guarded, "patient")
+        upstream.script = script
+        got = await ask_for_array(guarded, "patient")
     assert json.loads(got) == json.loads(body)
     assert len(got) > len(body)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import math
+import time
+from functools import partial
 
 import pytest
 from rigs import raw_upstream
 from rigs.penstock import Penstock, StartPenstock, side_by_side
-from rigs.raw_client import connect, post
+from rigs.raw_client import RawClient, connect, post
 from rigs.raw_upstream import (
     CHAT_EVENTS,
     LAST_CHUNK,
@@ -19,11 +21,11 @@ from rigs.raw_upstream import (
     chunk,
     reply,
 )
+from rigs.waiting import until
 from rigs.wire import details
 
 OFF = {"first_byte_s": 0.0, "silence_s": 0.0, "deadline_s": 0.0}
 LIMIT_S = 0.5
-DRIP_S = 0.05
 
 
 def ask(limit: str, request_id: str, reading: bool) -> bytes:
@@ -31,13 +33,25 @@ def ask(limit: str, request_id: str, reading: bool) -> bytes:
     return post(f"/{route}/v1/chat/completions", b'{"stream":true}', f"X-Request-Id: {request_id}")
 
 
-async def drip(connection: UpstreamConnection) -> None:
-    """Events for ever, close together."""
-    await connection.request()
-    await connection.send(STREAM_HEAD)
-    while True:
-        await connection.send_chunk(CHAT_EVENTS[0])
-        await asyncio.sleep(DRIP_S)
+class HandToHand:
+    """An upstream that sends an event whenever the client has had the one before: never silent, and never a flood."""
+
+    def __init__(self, client: RawClient, lasts_s: float = math.inf) -> None:
+        self._client = client
+        self._lasts_s = lasts_s
+
+    async def __call__(self, connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(STREAM_HEAD)
+        begun = time.monotonic()
+        while time.monotonic() < begun + self._lasts_s:
+            had = len(self._client.received)
+            await connection.send_chunk(CHAT_EVENTS[0])
+            await until(partial(self._goes_on, connection, had), "an event to reach the client")
+        await connection.send(LAST_CHUNK)
+
+    def _goes_on(self, connection: UpstreamConnection, had: int) -> bool:
+        return len(self._client.received) > had or connection.at_end()
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +95,16 @@ async def test_before_anything_was_sent(
     [
         ("first_byte_s", raw_upstream.then_stalls(STREAM_HEAD), "first_byte_timeout"),
         ("silence_s", raw_upstream.then_stalls(STREAM_HEAD + chunk(CHAT_EVENTS[0])), "upstream_silence"),
-        ("deadline_s", drip, "deadline"),
+        ("deadline_s", None, "deadline"),
     ],
     ids=["first byte", "silence", "deadline"],
 )
 async def test_in_a_stream(
-    proxy: Penstock, upstream: RawUpstream, limit: str, script: Script, why: str, reading: bool
+    proxy: Penstock, upstream: RawUpstream, limit: str, script: Script | None, why: str, reading: bool
 ) -> None:
-    upstream.script = script
     request_id = f"stream-{why}-{reading}"
     async with connect(proxy.address) as client:
+        upstream.script = script or HandToHand(client)
         answer = await client.exchange(ask(limit, request_id, reading))
     assert answer.status == 200
     events = answer.body.removesuffix(b"\n\n").split(b"\n\n")
@@ -110,16 +124,8 @@ async def test_silence_in_a_whole_reply_that_is_read(proxy: Penstock, upstream: 
 
 
 async def test_stream_that_moves_is_left_alone(proxy: Penstock, upstream: RawUpstream) -> None:
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(STREAM_HEAD)
-        for _ in range(30):
-            await connection.send_chunk(CHAT_EVENTS[0])
-            await asyncio.sleep(DRIP_S)  # three times the limit in all
-        await connection.send(LAST_CHUNK)
-        await connection.ended()
-
-    upstream.script = script
     async with connect(proxy.address) as client:
-        assert (await client.exchange(ask("silence_s", "moves", reading=False))).body == CHAT_EVENTS[0] * 30
+        upstream.script = HandToHand(client, lasts_s=3 * LIMIT_S)
+        answer = await client.exchange(ask("silence_s", "moves", reading=False))
+    assert answer.body == CHAT_EVENTS[0] * answer.body.count(CHAT_EVENTS[0])
     assert (await proxy.log.find(id="moves"))["outcome"] == "complete"

@@ -14,7 +14,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from rigs.penstock import Penstock, configuration, run
 from rigs.raw_client import RawClient, connect, post
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chat_event, chunk
 from rigs.redis import RedisServer
-from rigs.waiting import LIMIT_S, until, within_limit
+from rigs.waiting import LIMIT_S, until, until_answered, within_limit
 
 from proxy import state
 from proxy.state import Window
@@ -184,8 +184,8 @@ class Storm:
 
     async def settled(self) -> None:
         """Return once Redis has charged what the exchanges say, and no slot is taken."""
-        await eventually(self.books.slots, lambda slots: slots == 0, "all slots")
-        await eventually(
+        await until_answered(self.books.slots, lambda slots: slots == 0, "all slots")
+        await until_answered(
             self.books.charged, lambda charged: charged == sum(self.charges().values()), "a settlement to what was used"
         )
 
@@ -223,17 +223,6 @@ def brew(upstream: RawUpstream, shared_redis: RedisServer, tmp_path: Path) -> Br
                 await store.stop()
 
     return brew
-
-
-async def eventually(ask: Callable[[], Awaitable[int]], is_it: Callable[[int], bool], what: str) -> int:
-    """The first answer that it is."""
-
-    async def answered() -> int:
-        while not is_it(answer := await ask()):
-            await asyncio.sleep(0.005)
-        return answer
-
-    return await within_limit(answered(), what)
 
 
 async def test_whatever_is_not_used_comes_back(brew: Brew) -> None:
@@ -299,15 +288,19 @@ async def test_a_killed_worker(brew: Brew, shared_redis: RedisServer, budget: in
         victims = {stream.id for stream in storm.streams if stream.worker == killed}
         assert any(not stream.ended_well for stream in storm.streams if stream.id in victims)
 
-        await eventually(storm.books.slots, lambda slots: slots == 0, "all slots")
-        await eventually(storm.books.charged_lately, lambda charged: charged == 0, "the whole of the sliding window")
+        await until_answered(storm.books.slots, lambda slots: slots == 0, "all slots")
+        await until_answered(
+            storm.books.charged_lately, lambda charged: charged == 0, "the whole of the sliding window"
+        )
 
         # Those whose end nobody has told were the dead worker's. Each may have used what the model has said to it.
         charges = storm.charges()
         told = sum(charges.values())
         untold = {stream.id for stream in storm.streams} - charges.keys()
         most = told + sum(storm.model.said[id] for id in untold) + MOST_UNUSED * len(untold | victims)
-        charged = await eventually(storm.books.charged, lambda charged: charged <= most, "what the others did not use")
+        charged = await until_answered(
+            storm.books.charged, lambda charged: charged <= most, "what the others did not use"
+        )
         assert storm.delivered <= charged <= budget
         assert charged >= told + sum(stream.words for stream in storm.streams if stream.id in untold)
         for stream in storm.streams:

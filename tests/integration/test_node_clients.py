@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rigs import raw_upstream
 from rigs.node import Driver, driver
-from rigs.penstock import Penstock, StartPenstock
+from rigs.penstock import Penstock, StartPenstock, side_by_side
 from rigs.raw_upstream import STREAM_HEAD, RawUpstream, chunk, reply
 from rigs.wires import BY_NAME, STATED_INPUT, STATED_OUTPUT, WORDS, Stream
 
@@ -38,6 +38,7 @@ ASKED_CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "co
 ASKED_RESPONSES: dict[str, Any] = {"model": "tiny", "input": "hello"}
 ASKED_MESSAGES: dict[str, Any] = {**ASKED_CHAT, "max_tokens": 100}
 
+REFUSALS = {"401": "AuthenticationError", "403": "PermissionDeniedError", "429": "RateLimitError"}
 STREAMED_OR_NOT = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
 
@@ -48,7 +49,9 @@ def proxy(penstock: StartPenstock) -> Penstock:
 
 @pytest.fixture(scope="module")
 def refusing(penstock: StartPenstock) -> Penstock:
-    return penstock({"policy": [{"use": "rig_refuse"}]})
+    """A route for each status."""
+    policies = [{"use": "rig_refuse", "name": name, "status": int(name), "routes": [name]} for name in REFUSALS]
+    return penstock(side_by_side(*REFUSALS), {"policy": policies})
 
 
 @pytest.fixture(scope="module")
@@ -223,21 +226,27 @@ CLIENTS: dict[str, tuple[str, dict[str, Any]]] = {
 EVERY_CLIENT = pytest.mark.parametrize("client", CLIENTS)
 
 
-async def ask(request: pytest.FixtureRequest, client: str, proxy: Penstock, *, stream: bool) -> dict[str, Any]:
+async def ask(
+    request: pytest.FixtureRequest, client: str, proxy: Penstock, *, stream: bool, route: str = ""
+) -> dict[str, Any]:
     """The client's answer; with "error" where it raised."""
+    url = proxy.url + route
     program: Driver = request.getfixturevalue(client.partition(",")[0])
     _, asked = CLIENTS[client]
     if "asked" in asked:
-        return await program.ask(url=proxy.url, **{**asked, "asked": {**asked["asked"], "stream": stream}})
-    return await program.ask(url=proxy.url, **asked, stream=stream)
+        return await program.ask(url=url, **{**asked, "asked": {**asked["asked"], "stream": stream}})
+    return await program.ask(url=url, **asked, stream=stream)
 
 
 @EVERY_CLIENT
 @STREAMED_OR_NOT
-async def test_a_refusal(request: pytest.FixtureRequest, refusing: Penstock, client: str, stream: bool) -> None:
-    error = (await ask(request, client, refusing, stream=stream))["error"]
-    assert error["status"] == 429
-    assert error["class"] == ("APICallError" if client.startswith("ai") else "RateLimitError")
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_a_refusal(
+    request: pytest.FixtureRequest, refusing: Penstock, client: str, stream: bool, status: str
+) -> None:
+    error = (await ask(request, client, refusing, stream=stream, route=f"/{status}"))["error"]
+    assert error["status"] == int(status)
+    assert error["class"] == ("APICallError" if client.startswith("ai") else REFUSALS[status])
     assert "rig_refused" in json.dumps(error)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import ollama
 import pytest
-from rigs import raw_upstream
-from rigs.penstock import Penstock, StartPenstock, side_by_side
+from rigs import raw_upstream, sdk
+from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_upstream import LAST_CHUNK, RawUpstream, UpstreamConnection, chunk
 
-SAID = "One two three, né 😀 four five six seven."
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}]
 
@@ -52,43 +50,35 @@ async def stream(client: ollama.AsyncClient, say: str = "text", **asked: Any) ->
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock, aimock: str) -> Penstock:
-    """A route with policies that read events and change none, one that compresses, one with a small budget."""
-    limit = {"use": "token_limit", "per": "all", "windows": [{"tokens": 3, "window_s": "total", "what": "output"}]}
-    policies = [
-        {"use": "rig_watch", "routes": ["watched", "compressed"]},
-        {**limit, "name": "chats", "routes": ["limited"]},
-        {**limit, "name": "texts", "routes": ["limited-too"]},
-        {"use": "heartbeat", "interval_s": 0.1, "routes": ["watched"]},
-        {"use": "compression", "routes": ["compressed"]},
-    ]
-    routes = side_by_side("watched", "compressed", "limited", "limited-too")
-    return penstock(routes, {"policy": policies}, {"upstreams": {"model": {"url": aimock}}})
+    return sdk.before_mock(penstock, aimock)
 
 
 @pytest.mark.parametrize("route", ["watched", "compressed"])
 async def test_stream(proxy: Penstock, route: str) -> None:
     parts = [part async for part in await stream(client_of(proxy, route))]
-    assert "".join(part.message.content or "" for part in parts) == SAID
+    assert "".join(part.message.content or "" for part in parts) == sdk.MOCK_SAYS
     assert [part.done for part in parts] == [*[False] * 7, True]
     record = await proxy.log.find(route=route, outcome="complete")
-    assert record["facts"]["rig_watch"]["characters"] == len(SAID)
+    assert record["facts"]["rig_watch"]["characters"] == len(sdk.MOCK_SAYS)
     assert ("compression" in record["facts"]) is (route == "compressed")
 
 
 async def test_whole_answer(proxy: Penstock) -> None:
     answer = await client_of(proxy, "watched").chat("tiny", messages("text"))
-    assert answer.message.content == SAID
+    assert answer.message.content == sdk.MOCK_SAYS
 
 
 async def test_generate(proxy: Penstock) -> None:
     client = client_of(proxy, "watched")
-    assert (await client.generate("tiny", "text")).response == SAID
-    assert "".join([part.response async for part in await client.generate("tiny", "text", stream=True)]) == SAID
+    assert (await client.generate("tiny", "text")).response == sdk.MOCK_SAYS
+    assert (
+        "".join([part.response async for part in await client.generate("tiny", "text", stream=True)]) == sdk.MOCK_SAYS
+    )
 
 
 def test_synchronous_client(proxy: Penstock) -> None:
     parts = ollama.Client(host=f"{proxy.url}/watched").chat("tiny", messages("text"), stream=True)
-    assert "".join(part.message.content or "" for part in parts) == SAID
+    assert "".join(part.message.content or "" for part in parts) == sdk.MOCK_SAYS
 
 
 async def test_tools(proxy: Penstock) -> None:
@@ -111,7 +101,7 @@ async def test_errors_of_the_model_server(proxy: Penstock) -> None:
 async def test_a_budget_that_ends_looks_like_the_length_limit(proxy: Penstock) -> None:
     client = client_of(proxy, "limited")
     parts = [part async for part in await stream(client)]
-    assert SAID.startswith("".join(part.message.content or "" for part in parts))
+    assert sdk.MOCK_SAYS.startswith("".join(part.message.content or "" for part in parts))
     assert [part.done_reason for part in parts] == [None, None, None, "length"]
     assert (parts[-1].done, parts[-1].eval_count) == (True, 3)
     with pytest.raises(ollama.ResponseError, match="token_limit") as caught:
@@ -131,13 +121,7 @@ async def test_a_generated_text_is_cut_alike(proxy: Penstock) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(penstock: StartPenstock) -> Penstock:
-    policies = [
-        {"use": "idle_timeout", "first_byte_s": 0.5, "silence_s": 0.5},
-        {"use": "rig_watch"},
-        {"use": "heartbeat", "interval_s": 0.1, "before_first_byte_s": 0.1, "routes": ["patient"]},
-    ]
-    routes = {"routes": {"all": {"path": "/all"}}}
-    return penstock(side_by_side("patient", "plain"), routes, {"policy": policies, "limits": {"body_bytes": 10_000}})
+    return sdk.guarded(penstock)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +154,7 @@ async def test_a_stream_that_breaks_off_raises(
 
 async def test_errors_of_the_proxy(guarded: Penstock) -> None:
     for route, say, status, reason in (
-        ("plain", "x" * 20_000, 413, "body_too_large"),
+        ("plain", "x" * 2 * sdk.BODY_BYTES, 413, "body_too_large"),
         ("nowhere", "x", 404, "no_route"),
     ):
         with pytest.raises(ollama.ResponseError, match=reason) as caught:
@@ -180,18 +164,19 @@ async def test_errors_of_the_proxy(guarded: Penstock) -> None:
 
 async def test_no_heartbeat_comes_between_lines(guarded: Penstock, upstream: RawUpstream) -> None:
     """Nor does one open the reply: the client decodes every line."""
+    async with sdk.calm(guarded, upstream) as silence:
 
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await asyncio.sleep(0.3)
-        await connection.send(HEAD)
-        for said in LINES:
-            await connection.send_chunk(said)
-            await asyncio.sleep(0.2)
-        await connection.send(LAST_CHUNK)
+        async def script(connection: UpstreamConnection) -> None:
+            await connection.request()
+            await silence()
+            await connection.send(HEAD)
+            for said in LINES:
+                await connection.send_chunk(said)
+                await silence()
+            await connection.send(LAST_CHUNK)
 
-    upstream.script = script
-    parts = [part async for part in await stream(client_of(guarded, "patient"))]
+        upstream.script = script
+        parts = [part async for part in await stream(client_of(guarded, "patient"))]
     assert [part.message.content for part in parts] == ["one", " two", " three", ""]
     assert (parts[-1].done_reason, parts[-1].eval_count) == ("stop", 3)
     record = await guarded.log.find(outcome="complete", route="patient")
@@ -199,15 +184,9 @@ async def test_no_heartbeat_comes_between_lines(guarded: Penstock, upstream: Raw
 
 
 async def test_leaving_early_frees_the_model(guarded: Penstock, upstream: RawUpstream) -> None:
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(HEAD)
-        while True:
-            await connection.send_chunk(LINES[0])
-            await asyncio.sleep(0.02)
-
-    upstream.script = script
+    upstream.script = raw_upstream.then_stalls(HEAD + chunk(LINES[0]))
     parts = await stream(client_of(guarded, "plain"))
     await anext(aiter(parts))
     await parts.aclose()  # type: ignore[attr-defined]
+    await upstream.idle()  # the proxy has closed the connection
     await guarded.log.find(outcome="client_gone")

@@ -13,6 +13,7 @@ import openai
 import pytest
 from openai.types.responses import FunctionToolParam
 from rigs import raw_upstream, tiny_model
+from rigs import sdk as sdks
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, reply
 
@@ -32,23 +33,16 @@ TOOL: FunctionToolParam = {
         "additionalProperties": False,
     },
 }
-CHAIN = [
-    {"use": "idle_timeout", "first_byte_s": 30.0, "silence_s": 1.0},
-    {"use": "heartbeat", "interval_s": 0.1},
-    {"use": "compression"},
-]
 
 
 @pytest.fixture(scope="module")
 def model(penstock: StartPenstock, llama: str) -> Penstock:
-    """In front of llama.cpp."""
-    return penstock({"policy": CHAIN}, {"upstreams": {"model": {"url": llama}}})
+    return sdks.before_model(penstock, llama)
 
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:
-    """In front of the raw upstream."""
-    return penstock({"policy": CHAIN, "limits": {"body_bytes": 10_000}, "routes": {"all": {"path": "/v1"}}})
+    return sdks.before_script(penstock)
 
 
 def sdk(proxy: Penstock, prefix: str = "/v1") -> openai.AsyncOpenAI:
@@ -199,16 +193,7 @@ async def test_a_cut_looks_like_the_length_limit(penstock: StartPenstock, upstre
     assert last.response.output_text == "Looking"
 
 
-@pytest.mark.parametrize(
-    ("end", "delivered", "code"),
-    [
-        (raw_upstream.then_closes, 0, "upstream_truncated"),
-        (raw_upstream.then_closes, ANSWER + 1, "upstream_truncated"),
-        (raw_upstream.then_stalls, 1, "upstream_silence"),
-        (raw_upstream.then_stalls, ANSWER + 1, "upstream_silence"),
-    ],
-    ids=["closed at once", "closed", "silent at once", "silent"],
-)
+@sdks.breaks_off(ANSWER)
 async def test_a_stream_that_breaks_off_raises(
     scripted: openai.AsyncOpenAI, upstream: RawUpstream, end: Any, delivered: int, code: str
 ) -> None:
@@ -230,11 +215,11 @@ async def test_a_stream_that_breaks_off_raises(
     [
         (raw_upstream.then_closes(b""), "/v1", "x", openai.InternalServerError, "upstream_reset"),
         (raw_upstream.replies(reply()), "/v2", "x", openai.NotFoundError, "no_route"),
-        (raw_upstream.replies(reply()), "/v1", "x" * 20_000, openai.APIStatusError, "body_too_large"),
+        (raw_upstream.replies(reply()), "/v1", "x" * 2 * sdks.BODY_BYTES, openai.APIStatusError, "body_too_large"),
     ],
     ids=["502", "404", "413"],
 )
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@sdks.STREAM_OR_WHOLE
 async def test_errors_of_the_proxy(
     proxy: Penstock,
     upstream: RawUpstream,

@@ -18,7 +18,7 @@ from limits.aio.storage import RedisStorage
 from redis.exceptions import ResponseError
 from rigs.redis import RedisServer, running
 from rigs.stores import BEHAVIOURS, DAY, MINUTE, TOTAL, Behaviour, RedisWorld, grant, remaining, short
-from rigs.waiting import until, within_limit
+from rigs.waiting import until, until_answered, within_limit
 
 from proxy.config import StateConfig
 from proxy.errors import StateError
@@ -53,28 +53,31 @@ async def store(redis: RedisServer) -> AsyncIterator[RedisStore]:
 async def once_it_answers(store: Store) -> None:
     """A machine that is busy may be too slow for an impatient store, once."""
 
-    async def answered() -> None:
-        while True:
-            with contextlib.suppress(StateError):
-                await store.take("warm", [DAY, TOTAL], 0)
-                await store.held("warm")
-                return
-            await asyncio.sleep(0.005)
+    async def answers() -> bool:
+        with contextlib.suppress(StateError):
+            await store.take("warm", [DAY, TOTAL], 0)
+            await store.held("warm")
+            return True
+        return False
 
-    await within_limit(answered(), "an answer from Redis")
+    await until_answered(answers, bool, "an answer from Redis")
+
+
+async def no_answer(store: Store) -> None:
+    """Return once a question has had none for as long as the store waits: so long other questions are on their way."""
+    with pytest.raises(StateError):
+        await store.take("cold", [DAY], 0)
 
 
 async def eventually(store: Store, key: str, *left: int) -> None:
     """So much remains of the minute and in all, and no slot is taken, once what is on its way has arrived."""
 
-    async def arrived() -> None:
-        while True:
-            with contextlib.suppress(StateError):
-                if (*await remaining(store, key, MINUTE, TOTAL), await store.held(key)) == (*left, 0):
-                    return
-            await asyncio.sleep(0.005)
+    async def remain() -> tuple[int, ...]:
+        with contextlib.suppress(StateError):
+            return (*await remaining(store, key, MINUTE, TOTAL), await store.held(key))
+        return ()
 
-    await within_limit(arrived(), f"{left} units left, no slot taken")
+    await until_answered(remain, lambda found: found == (*left, 0), f"{left} units left, no slot taken")
 
 
 def age_ms(redis: RedisServer, taken: Grant) -> float:
@@ -407,18 +410,17 @@ async def test_what_settles_is_patient(redis: RedisServer, store: RedisStore) ->
     with pytest.raises(StateError):
         await store.take("a", [MINUTE], 1)
     settling.append(asyncio.ensure_future(store.charge("a", [TOTAL], 500)))  # when it is known not to answer
-    await asyncio.sleep(0.05)
+    await no_answer(store)
     assert not any(task.done() for task in settling)
     redis.go_on()
     await within_limit(asyncio.gather(*settling), "what was to be settled")
-    assert await remaining(store, "a", MINUTE, TOTAL) == [70, 4500]
-    assert await store.held("a") == 0
+    await eventually(store, "a", 70, 4500)  # once what was taken without an answer is back as well
 
 
 async def test_also_where_nobody_listens_for_a_while(redis: RedisServer, store: RedisStore) -> None:
     redis.kill()
     charged = asyncio.ensure_future(store.charge("a", [MINUTE], 30))
-    await asyncio.sleep(0.05)
+    await no_answer(store)
     assert not charged.done()
     redis.start()
     await within_limit(charged, "a charge")
@@ -444,7 +446,7 @@ async def test_a_holder_who_asked_again_keeps_what_he_got_the_second_time(
         with pytest.raises(StateError):
             await store.acquire("a", 1, "x", LEASE_S)
         again = asyncio.ensure_future(patient.acquire("a", 1, "x", LEASE_S / 2))
-        await asyncio.sleep(0.05)  # so that it is on its way
+        await no_answer(store)  # meanwhile it is on its way
         redis.go_on()
         assert await again
         await store.stop()  # when it has undone what came too late
@@ -471,7 +473,7 @@ async def test_cancelled_while_it_is_slow(redis: RedisServer, store: RedisStore)
             asyncio.ensure_future(patient.acquire("a", 9, "x", LEASE_S)),
             asyncio.ensure_future(patient.give_back(taken, 10)),  # this is done all the same
         ]
-        await asyncio.sleep(0.05)  # so that some of it is on its way
+        await no_answer(store)  # meanwhile some of it is on its way
         for task in asked:
             task.cancel()
         await asyncio.wait(asked)

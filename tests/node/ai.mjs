@@ -38,6 +38,7 @@ await serve(async ({ url, api, stream = false, leave = false }, said) => {
     answer = await generateText(asked);
   }
   said.text = await answer.text;
+  said.reasoning = await answer.reasoningText;
   said.finish = await answer.finishReason;
   said.calls = (await answer.toolCalls).map(({ toolName, input }) => ({ name: toolName, input }));
   said.usage = await answer.usage;

@@ -1,9 +1,14 @@
-// The official client of OpenAI: chat completions and Responses, whole and streamed.
+// The official client of OpenAI: chat completions and Responses, whole and streamed; with `accumulate`, all that its own
+// accumulator has made of a stream.
 import OpenAI from "openai";
 import { serve } from "./driver.mjs";
 
-await serve(async ({ url, api = "chat", asked, leave = false }, said) => {
+await serve(async ({ url, api = "chat", asked, leave = false, accumulate = false }, said) => {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+  if (accumulate) {
+    said.answer = await accumulated(client, api, asked);
+    return;
+  }
   await (api === "chat" ? chat(client, asked, leave, said) : responses(client, asked, said));
 });
 
@@ -55,4 +60,11 @@ async function responses(client, asked, said) {
   said.incomplete = answer.incomplete_details?.reason ?? null;
   said.calls = answer.output.filter((item) => item.type === "function_call");
   said.usage = answer.usage;
+}
+
+function accumulated(client, api, asked) {
+  const resource = api === "chat" ? client.chat.completions : client.responses;
+  if (!asked.stream) return resource.create(asked);
+  const stream = resource.stream(asked);
+  return api === "chat" ? stream.finalChatCompletion() : stream.finalResponse();
 }

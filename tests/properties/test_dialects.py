@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Call, Channel, Delta, DialectStream, Parsed
-from proxy.dialects.documents import decode, decode_editable, encode
+from proxy.dialects.documents import decode, decode_editable, encode, has_more_strings, repeats_names
 from proxy.dialects.openai_chat import ChatStream
 from proxy.dialects.sse import read, with_data
 from proxy.dialects.stream import DocumentStream
@@ -511,7 +511,10 @@ def wholes(draw: st.DrawFn, name: str) -> tuple[DialectStream, Event]:
 @given(data=st.data())
 def test_a_rewritten_whole_says_what_it_was_told(name: str, data: st.DataObject) -> None:
     stream, event = data.draw(wholes(name))
-    deltas = [(channel, data.draw(TEXTS)) for channel, _ in event.deltas]
+    deltas = [  # Gemini's pieces are told apart by their paths
+        (channel, text if str(channel.index).endswith("/jsonPath") else data.draw(TEXTS))
+        for channel, text in event.deltas
+    ]
     rewritten = event.with_deltas(deltas)
     answers_end = [end for end in event.ends if end.kind is None]
     if rewritten is None:
@@ -615,3 +618,35 @@ def test_an_event_with_other_data_says_the_rest_as_before(lines: list[bytes], en
     raw = end.join([b"data: first", *lines, b"", b""])
     text = b"\n".join(data)
     assert read(with_data(raw, text)) == read(raw)._replace(data=text)
+
+
+# Repeated names
+
+_NAMES = st.sampled_from(['"a"', '"b"', '"\\u0061"', '"\\""', '"\\u0022"', '"\\\\u0022"'])
+_SPELT = st.recursive(
+    _NAMES | st.sampled_from(["1", "1.50", "null", '"\\ud83d"', '"\\u0022\\u0022"']),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(_NAMES, inner), max_size=3).map(
+            lambda pairs: f"{{{','.join(f'{name}: {value}' for name, value in pairs)}}}"
+        )
+    ),
+)
+
+
+def _has_repeated_names(value: Any) -> bool:
+    """Of a document whose objects are read as tuples of pairs."""
+    if isinstance(value, tuple):
+        names = [name for name, _ in value]
+        return len(set(names)) < len(names) or any(_has_repeated_names(inner) for _, inner in value)
+    return isinstance(value, list) and any(map(_has_repeated_names, value))
+
+
+@given(text=_SPELT)
+def test_names_that_an_object_repeats_are_found(text: str) -> None:
+    """However they and the quotes of other strings are spelt."""
+    data = text.encode()
+    repeated = _has_repeated_names(json.loads(text, object_pairs_hook=tuple))
+    document = decode_editable(data)
+    assert repeats_names(data, document) == repeated
+    assert has_more_strings(data, document) or not repeated

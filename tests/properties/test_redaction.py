@@ -21,6 +21,7 @@ from rigs import redaction_hostile as hostile
 
 from policies.redaction.entity import Entity
 from policies.redaction.folding import fold
+from policies.redaction.json_text import TextRedactor
 from policies.redaction.scanner import Piece, Scanner
 
 CHANCE = st.randoms(use_true_random=False)
@@ -122,6 +123,52 @@ def test_channels_never_mix(chance: Random) -> None:
         left[channel] = left[channel][size:]
     out = [sent + redactor.finish() for sent, redactor in zip(out, redactors, strict=True)]
     assert out == [scanner.redact(text, marked) for text in texts]
+
+
+ALMOST_JSON = (
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    " ",
+    '"',
+    '"a"',
+    '"ab"',
+    "1",
+    "12",
+    "null",
+    "\\",
+    "\\n",
+    "\\u0061",
+    "a",
+    "c",
+    "\n",
+)
+
+
+@settings(max_examples=400)
+@given(CHANCE)
+def test_a_text_that_is_json_only_for_a_while_is_the_same_however_it_is_cut(chance: Random) -> None:
+    entities = [
+        *hostile.entities(chance),
+        Entity("Q", '"ab?"b', context=lambda text: 1),
+        Entity("K", 'a(?:"|": "|": )1', context=len),
+    ]
+    scanner = Scanner(entities)
+    text = chance.choice("[{") + "".join(chance.choice(ALMOST_JSON) for _ in range(chance.randint(0, 24)))
+    arguments = chance.random() < 0.5
+    redactor = TextRedactor(scanner, marked, arguments=arguments)
+    whole = redactor.feed(text) + redactor.finish()
+    redactor = TextRedactor(scanner, marked, arguments=arguments)
+    sent, position = "", 0
+    while position < len(text):
+        step = chance.randint(1, 4)
+        sent += redactor.feed(text[position : position + step])
+        position += step
+        assert whole.startswith(sent)
+    assert sent + redactor.finish() == whole
 
 
 @settings(max_examples=100)

@@ -17,6 +17,7 @@ from rigs.redaction_oracle import Oracle
 
 from policies.redaction.entities import entities
 from policies.redaction.entity import Entity, dictionary
+from policies.redaction.folding import fold
 from policies.redaction.json_text import naming
 from policies.redaction.scanner import Scanner
 
@@ -55,6 +56,12 @@ FRAGMENTS = (
         "[at]",
         "SSN ",
         "12-34",
+        "password: ",
+        "pass='",
+        "-u a:",
+        '"ann"',
+        "a=b&",
+        "é es ",
     ),
 )
 SECRETS = [case.secret for case in cases.positives()]
@@ -64,15 +71,17 @@ def marked(entity: Entity, text: str) -> str:
     return f"<{entity.name}:{text}>"
 
 
-def in_pieces(scanner: Scanner, text: str, chance: Random, context: str = "") -> str:
-    """`text` through a redactor, cut anywhere."""
+def in_pieces(scanner: Scanner, text: str, chance: Random, expected: str, context: str = "") -> str:
+    """`text` through a redactor, cut anywhere: at each cut a prefix of what is `expected`, and no more held than may be."""
     redactor = scanner.redactor(marked, context)
-    sent, position = [], 0
+    sent, position = "", 0
     while position < len(text):
         step = chance.randint(1, 9)
-        sent.append(redactor.feed(text[position : position + step]))
-        position += step
-    return "".join(sent) + redactor.finish()
+        sent += redactor.feed(text[position : position + step])
+        position = min(position + step, len(text))
+        assert expected.startswith(sent)
+        assert len(fold(text[position - redactor.held : position])) <= scanner.width
+    return sent + redactor.finish()
 
 
 @settings(max_examples=1000, deadline=None)
@@ -82,7 +91,7 @@ def test_hostile_entities_are_found_as_defined(chance: Random) -> None:
     text = hostile.text(chance, 24)
     expected = Oracle(found).redact(text, marked)
     assert Scanner(found).redact(text, marked) == expected
-    assert in_pieces(Scanner(found), text, chance) == expected
+    assert in_pieces(Scanner(found), text, chance, expected) == expected
 
 
 @settings(max_examples=1000, deadline=None)
@@ -92,7 +101,7 @@ def test_hostile_entities_are_found_as_defined_behind_a_context(chance: Random) 
     context, text = hostile.text(chance, 6), hostile.text(chance, 18)
     expected = Oracle(found).redact(text, marked, context)
     assert Scanner(found).redact(text, marked, context) == expected
-    assert in_pieces(Scanner(found), text, chance, context) == expected
+    assert in_pieces(Scanner(found), text, chance, expected, context) == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,7 +113,7 @@ def test_default_entities_are_found_as_defined_behind_a_key(chance: Random) -> N
     text = chance.choice(SECRETS)[:90] + chance.choice(["", " ", "x", "0"]) + chance.choice(FRAGMENTS)
     expected = ORACLE.redact(text, marked, context)
     assert SCANNER.redact(text, marked, context) == expected
-    assert in_pieces(SCANNER, text, chance, context) == expected
+    assert in_pieces(SCANNER, text, chance, expected, context) == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -116,7 +125,7 @@ def test_default_entities_are_found_as_defined_among_their_own_beginnings(chance
         text += piece[chance.randint(0, 3) : 90] if chance.random() < 0.1 else piece[:90]
     expected = ORACLE.redact(text, marked)
     assert SCANNER.redact(text, marked) == expected
-    assert in_pieces(SCANNER, text, chance) == expected
+    assert in_pieces(SCANNER, text, chance, expected) == expected
 
 
 @pytest.mark.parametrize("start", range(0, 1000, 100))

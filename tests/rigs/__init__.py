@@ -6,6 +6,10 @@ raw_upstream  a model server that plays a script; keeps what it received
 faults        scripts of every misbehaviour that has a name, with what has to come of it
 penstock      the proxy as a process: configuration, addresses, access log, exit status
 site          policies that only tests want, installed as far as entry points can tell
+wires         every API as it stands on the wire, for fixed words
+dictation     model servers that say what they are told to, in the words of each API, in any pieces
+clients       the SDKs for Python, asked for the texts of a reply
+sdk           proxies and ends that the tests of single SDKs share
 llama         llama.cpp's own server, on the model that tiny_model makes
 waiting       for conditions, never for durations
 doubles       no wire at all: stand-ins for what surrounds one exchange, in simulated time (unit tests)

@@ -94,6 +94,8 @@ class Client:
         self.body = b""
         self.end_of_body = ""
         """ "end", "abort" or "reset"; "" while none of them came."""
+        self.flushed = False
+        """Somebody has said that no body came with the head."""
         self.unsent = 0
         self.on_write: Callable[[], object] = lambda: None
 
@@ -101,6 +103,9 @@ class Client:
         assert not self.heads, "a second head"
         self._told("head", head.status)
         self.heads.append(head)
+
+    def flush(self) -> None:
+        self.flushed = True
 
     def send_informational(self, head: ResponseHead) -> None:
         assert not self.heads, "an interim reply after the head"

@@ -72,6 +72,9 @@ IN_THE_BODY = {
     "closes within a chunk": _truncated(STREAM_HEAD + b"ff\r\n" + CHAT_EVENTS[0]),
     "closes within a chunk's size": _truncated(STREAM_HEAD + chunk(CHAT_EVENTS[0]) + b"f"),
     "closes before the length is reached": _truncated(_head("Content-Length: 5000") + CHAT_EVENTS[0] + HALF_EVENT),
+    "ends with the connection before the first event": _truncated(_head()),
+    "ends with the connection between events": _truncated(_head() + CHAT_EVENTS[0]),
+    "ends with the connection within an event": _truncated(_head() + CHAT_EVENTS[0] + HALF_EVENT),
     "resets before the first event": _reset(STREAM_HEAD),
     "resets between events": _reset(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
     "resets within an event": _reset(STREAM_HEAD + chunk(CHAT_EVENTS[0] + HALF_EVENT)),
@@ -91,6 +94,5 @@ UNREADABLE = {
     "codes the body unasked, and badly": _unreadable(reply(b"nope", EVENT_STREAM, "Content-Encoding: gzip"), "upstream_coding"),
     "uses a coding that nobody knows": _unreadable(reply(b"xx", EVENT_STREAM, "Content-Encoding: lzma2"), "upstream_coding"),
     "sends an event over the limit": _unreadable(STREAM_HEAD + chunk(b"data: " + b"x" * 200_000), "event_too_large"),
-    "ends in the middle of an event, and with the connection": _truncated(_head() + CHAT_EVENTS[0] + HALF_EVENT),
 }  # fmt: skip
 """What only a chain that reads events can know to be wrong."""

@@ -161,8 +161,7 @@ def cells() -> Iterator[Cell]:
     """Every one. A whole reply that is broken off unsaid is complete as far as anybody can tell."""
     for wire, chain, streamed in itertools.product(WIRES, CHAINS, (True, False)):
         for end in chain.ends:
-            if streamed or end != NO_TERMINAL:
-                yield Cell(wire, chain, streamed, end)
+            yield Cell(wire, chain, streamed, end)
 
 
 class Expected(NamedTuple):
@@ -186,7 +185,7 @@ def expected(cell: Cell) -> Expected:
         assert chain.refusal is not None
         source, status, code, message = chain.refusal
         return _local(cell, status, code, Outcome(OutcomeKind.REFUSED, source, code), message)
-    if end == CLEAN or (end == NO_TERMINAL and not (cell.read and wire.has_terminal)):
+    if end == CLEAN or (end == NO_TERMINAL and streamed and not wire.has_terminal):
         return Expected(200, _delivered(cell), [], "end", COMPLETE)
     if end == GONE:
         silent = not streamed and cell.read
@@ -405,7 +404,9 @@ async def _answer(run: Run, cell: Cell) -> None:
     else:
         body = wire.whole(WORDS)
         begun, rest = [body[: len(body) // 2]], [body[len(body) // 2 :]]
-        run.respond(Reading(JSON, headers={"Content-Length": str(len(body))}))
+        unsaid = end == NO_TERMINAL
+        length = {} if unsaid else {"Content-Length": str(len(body))}
+        run.respond(Reading(JSON, headers=length, ends_with_connection=unsaid))
     await run.feed(*begun)
     await run.pass_time(SILENCE_S)
     if end == RESET:
@@ -509,7 +510,7 @@ def _ends() -> Iterator[str]:
     every = CHAINS[-1]
     for end in every.ends:
         streamed = expected(Cell(WIRES[0], every, True, end))
-        whole = "as it came" if end == NO_TERMINAL else _shown_end(expected(Cell(WIRES[0], every, False, end)))
+        whole = _shown_end(expected(Cell(WIRES[0], every, False, end)))
         alone = [chain.name for chain in CHAINS[:-1] if end in chain.ends]
         yield _row((end, _shown_end(streamed), whole, f"`{streamed.outcome.kind.value}`", ", ".join(alone)))
 

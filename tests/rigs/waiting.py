@@ -29,3 +29,14 @@ async def until(condition: Callable[[], T | None], what: str) -> T:
             raise AssertionError(f"waited {LIMIT_S:.0f} s in vain: {what}")
         await asyncio.sleep(_POLL_S)
     return value
+
+
+async def until_answered(ask: Callable[[], Awaitable[T]], is_it: Callable[[T], bool], what: str) -> T:
+    """The first answer that it is."""
+
+    async def answered() -> T:
+        while not is_it(answer := await ask()):
+            await asyncio.sleep(_POLL_S)
+        return answer
+
+    return await within_limit(answered(), what)

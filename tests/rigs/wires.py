@@ -99,16 +99,16 @@ def _sse_event(block: str) -> tuple[str | None, Any]:
     return name, _document(data)
 
 
-def _json(document: Any) -> bytes:
+def json_bytes(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _data(document: Any) -> bytes:
-    return b"data: " + _json(document) + b"\n\n"
+def data_event(document: Any) -> bytes:
+    return b"data: " + json_bytes(document) + b"\n\n"
 
 
-def _named(document: Document) -> bytes:
-    return f"event: {document['type']}\n".encode() + _data(document)
+def named_event(document: Document) -> bytes:
+    return f"event: {document['type']}\n".encode() + data_event(document)
 
 
 def _unnamed(document: Document, seen: int | None) -> Said:
@@ -143,10 +143,10 @@ def _openai_usage(output: int) -> Document:
 def _chat_stream(words: Sequence[str], usage: bool) -> Stream:
     def chunk(delta: Document, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _data({**envelope, "choices": [choice], **({"usage": None} if usage else {})})
+        return data_event({**envelope, "choices": [choice], **({"usage": None} if usage else {})})
 
     envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "tiny"}
-    last = _data({**envelope, "choices": [], "usage": _openai_usage(len(words))}) if usage else b""
+    last = data_event({**envelope, "choices": [], "usage": _openai_usage(len(words))}) if usage else b""
     return Stream(
         chunk({"role": "assistant", "content": ""}),
         [chunk({"content": word}) for word in words],
@@ -158,7 +158,7 @@ def _chat_whole(words: Sequence[str]) -> bytes:
     message = {"role": "assistant", "content": "".join(words), "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     envelope = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "tiny"}
-    return _json({**envelope, "choices": [choice], "usage": _openai_usage(len(words))})
+    return json_bytes({**envelope, "choices": [choice], "usage": _openai_usage(len(words))})
 
 
 def _stream_options(streamed: bool, usage: bool) -> Document:
@@ -174,17 +174,17 @@ def _ask_chat(streamed: bool, usage: bool) -> Asked:
 def _completions_stream(words: Sequence[str], usage: bool) -> Stream:
     def chunk(text: str, finish: str | None = None) -> bytes:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        return _data({**envelope, "choices": [choice], **({"usage": None} if usage else {})})
+        return data_event({**envelope, "choices": [choice], **({"usage": None} if usage else {})})
 
     envelope = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "tiny"}
-    last = _data({**envelope, "choices": [], "usage": _openai_usage(len(words))}) if usage else b""
+    last = data_event({**envelope, "choices": [], "usage": _openai_usage(len(words))}) if usage else b""
     return Stream(b"", [chunk(word) for word in words], chunk("", "stop") + last + b"data: [DONE]\n\n")
 
 
 def _completions_whole(words: Sequence[str]) -> bytes:
     choice = {"index": 0, "text": "".join(words), "logprobs": None, "finish_reason": "stop"}
     envelope = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "tiny"}
-    return _json({**envelope, "choices": [choice], "usage": _openai_usage(len(words))})
+    return json_bytes({**envelope, "choices": [choice], "usage": _openai_usage(len(words))})
 
 
 def _ask_completions(streamed: bool, usage: bool) -> Asked:
@@ -214,7 +214,7 @@ def _responses_stream(words: Sequence[str], usage: bool) -> Stream:
     def event(type: str, **more: Any) -> bytes:
         nonlocal number
         number += 1
-        return _named({"type": f"response.{type}", "sequence_number": number, **more})
+        return named_event({"type": f"response.{type}", "sequence_number": number, **more})
 
     whole = _responses_message(words)
     (part,) = whole["content"]
@@ -273,20 +273,20 @@ def _anthropic_stream(words: Sequence[str], usage: bool) -> Stream:
     block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     stop = {"stop_reason": "end_turn", "stop_sequence": None}
     return Stream(
-        _named({"type": "message_start", "message": _anthropic_message((), usage=begun)}) + _named(block),
+        named_event({"type": "message_start", "message": _anthropic_message((), usage=begun)}) + named_event(block),
         [
-            _named({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
+            named_event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
             for word in words
         ],
-        _named({"type": "content_block_stop", "index": 0})
-        + _named({"type": "message_delta", "delta": stop, "usage": {"output_tokens": len(words)}})
-        + _named({"type": "message_stop"}),
+        named_event({"type": "content_block_stop", "index": 0})
+        + named_event({"type": "message_delta", "delta": stop, "usage": {"output_tokens": len(words)}})
+        + named_event({"type": "message_stop"}),
     )
 
 
 def _anthropic_whole(words: Sequence[str]) -> bytes:
     usage = {"input_tokens": STATED_INPUT, "output_tokens": len(words)}
-    return _json(_anthropic_message(words, stop_reason="end_turn", usage=usage))
+    return json_bytes(_anthropic_message(words, stop_reason="end_turn", usage=usage))
 
 
 # Gemini
@@ -323,19 +323,20 @@ def _gemini_response(text: str, output: int, finish: str | None = None) -> Docum
 
 
 def _gemini_sse(words: Sequence[str], usage: bool) -> Stream:
-    deltas = [_data(_gemini_response(word, number + 1)) for number, word in enumerate(words)]
-    return Stream(b"", deltas, _data(_gemini_response("", len(words), "STOP")))
+    deltas = [data_event(_gemini_response(word, number + 1)) for number, word in enumerate(words)]
+    return Stream(b"", deltas, data_event(_gemini_response("", len(words), "STOP")))
 
 
 def _gemini_array(words: Sequence[str], usage: bool) -> Stream:
     deltas = [
-        (b",\r\n" if number else b"[") + _json(_gemini_response(word, number + 1)) for number, word in enumerate(words)
+        (b",\r\n" if number else b"[") + json_bytes(_gemini_response(word, number + 1))
+        for number, word in enumerate(words)
     ]
-    return Stream(b"", deltas, b",\r\n" + _json(_gemini_response("", len(words), "STOP")) + b"\n]\n")
+    return Stream(b"", deltas, b",\r\n" + json_bytes(_gemini_response("", len(words), "STOP")) + b"\n]\n")
 
 
 def _gemini_whole(words: Sequence[str]) -> bytes:
-    return _json(_gemini_response("".join(words), len(words), "STOP"))
+    return json_bytes(_gemini_response("".join(words), len(words), "STOP"))
 
 
 def _ask_gemini(query: str) -> Callable[[bool, bool], Asked]:
@@ -356,12 +357,13 @@ def _ollama_error(status: int, code: str, message: str) -> Document:
 
 def _ollama_line(text: str, **more: Any) -> bytes:
     answer = {"model": "tiny", "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": text}}
-    return _json({**answer, "done": False, **more}) + b"\n"
+    return json_bytes({**answer, "done": False, **more}) + b"\n"
 
 
 def _ollama_generate_line(text: str, **more: Any) -> bytes:
     return (
-        _json({"model": "tiny", "created_at": "2026-01-01T00:00:00Z", "response": text, "done": False, **more}) + b"\n"
+        json_bytes({"model": "tiny", "created_at": "2026-01-01T00:00:00Z", "response": text, "done": False, **more})
+        + b"\n"
     )
 
 
@@ -388,7 +390,7 @@ def _tgi_error(status: int, code: str, message: str) -> Document:
 def _tgi_stream(words: Sequence[str], usage: bool) -> Stream:
     def event(index: int, text: str, *, special: bool = False, **more: Any) -> bytes:
         token = {"id": index, "text": text, "logprob": -0.5, "special": special}
-        return _data({"index": index, "token": token, "generated_text": None, "details": None, **more})
+        return data_event({"index": index, "token": token, "generated_text": None, "details": None, **more})
 
     counts = {"finish_reason": "eos_token", "generated_tokens": len(words), "seed": None, "input_length": STATED_INPUT}
     whole = {"generated_text": "".join(words), "details": counts if usage else None}
@@ -398,7 +400,7 @@ def _tgi_stream(words: Sequence[str], usage: bool) -> Stream:
 
 def _tgi_whole(words: Sequence[str]) -> bytes:
     counts = {"finish_reason": "eos_token", "generated_tokens": len(words), "seed": None, "input_length": STATED_INPUT}
-    return _json({"generated_text": "".join(words), "details": {**counts, "tokens": [], "prefill": []}})
+    return json_bytes({"generated_text": "".join(words), "details": {**counts, "tokens": [], "prefill": []}})
 
 
 def _ask_tgi(streamed: bool, usage: bool) -> Asked:
@@ -418,7 +420,7 @@ def _ask_unknown(streamed: bool, usage: bool) -> Asked:
 
 
 def _unknown_whole(words: Sequence[str]) -> bytes:
-    return _json({"text": "".join(words)})
+    return json_bytes({"text": "".join(words)})
 
 
 WIRES = (
@@ -450,7 +452,9 @@ WIRES = (
         media_type=SSE,
         ask=lambda streamed, usage: Asked("/v1/responses", {"model": "tiny", "input": PROMPT, "stream": streamed}),
         stream=_responses_stream,
-        whole=lambda words: _json(_response([_responses_message(words)], "completed", _responses_usage(len(words)))),
+        whole=lambda words: json_bytes(
+            _response([_responses_message(words)], "completed", _responses_usage(len(words)))
+        ),
         error=_openai_error,
         error_event=_responses_error_event,
         length=(
@@ -543,7 +547,7 @@ WIRES = (
         dialect="generic",
         media_type=SSE,
         ask=_ask_unknown,
-        stream=lambda words, usage: Stream(b"", [_data({"text": word}) for word in words], b"data: [DONE]\n\n"),
+        stream=lambda words, usage: Stream(b"", [data_event({"text": word}) for word in words], b"data: [DONE]\n\n"),
         whole=_unknown_whole,
         error=_generic_error,
         error_event=lambda document, seen: [("error", document)],
@@ -569,7 +573,7 @@ WIRES = (
         dialect="generic",
         media_type=NDJSON,
         ask=_ask_unknown,
-        stream=lambda words, usage: Stream(b"", [_json({"text": word}) + b"\n" for word in words], b""),
+        stream=lambda words, usage: Stream(b"", [json_bytes({"text": word}) + b"\n" for word in words], b""),
         whole=_unknown_whole,
         error=_generic_error,
         error_event=_unnamed,

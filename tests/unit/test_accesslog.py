@@ -136,6 +136,13 @@ def test_nothing_that_a_client_sent_can_forge_a_line_or_steer_a_terminal() -> No
     assert json.loads(line)["path"] == path
 
 
+@pytest.mark.parametrize("text", ["plain", "\x7f", "\u202e", "\udcff"])
+def test_every_line_is_written_in_the_same_form(text: str) -> None:
+    """Those that are short and plain are encoded by another library."""
+    line = access_line(record(path=text, ttft_ms=None, duration_ms=0.5, facts={"p": {"n": 1, "key": "v"}}))
+    assert line == json.dumps(json.loads(line), separators=(",", ":"))
+
+
 def test_texts_are_bounded() -> None:
     line = json.loads(access_line(record(path="/" * 9000, method="M" * 9000, facts={"p": {"key": "v" * 9000}})))
     assert line["path"] == "/" * MAX_TEXT + "..."

@@ -304,6 +304,55 @@ async def test_what_was_to_be_an_array_and_is_an_object_passes() -> None:
     assert (run.body, run.relay.outcome) == (body, COMPLETE)
 
 
+# All of it under a policy that holds texts back
+
+_NUMBER = re.compile(rb'"sequence_number":\d+')
+
+
+def badly(wire: Wire) -> dict[str, bytes]:
+    """What is not as the API has it, and can be read all the same."""
+    stream = wire.stream(WORDS, True)
+    kinds = {
+        "a doubled terminal": body_of(wire) + (b"\n" if wire.array else stream.closing),
+        "usage that contradicts itself": _OUTPUT.sub(rb'"\1":99', body_of(wire)),
+    }
+    if not wire.array:
+        kinds["no terminal"] = stream.opening + b"".join(stream.deltas)
+    if wire is RESPONSES:
+        numbers = iter(range(0, 900, 9))
+        kinds["gaps in sequence numbers"] = _NUMBER.sub(
+            lambda found: b'"sequence_number":%d' % next(numbers), body_of(wire)
+        )
+        kinds["no sequence numbers"] = _NUMBER.sub(b'"sequence_number":null', body_of(wire))
+    if wire is ANTHROPIC:
+        kinds["no message_start"] = body_of(wire).partition(b"\n\n")[2]
+        kinds["no beginning of a block"] = b"".join(stream.deltas) + stream.closing
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind"),
+    [(wire, kind) for wire in SPEAKING for kind in badly(wire)],
+    ids=lambda it: getattr(it, "name", it),
+)
+async def test_nothing_is_lost_where_texts_are_held_back(wire: Wire, kind: str) -> None:
+    body = badly(wire)[kind]
+    run = await end(await play(wire, body, tables=(REDACTION,)))
+    assert run.relay.outcome == COMPLETE
+    assert text_of(wire, run.body) == text_of(wire, body) == "".join(WORDS)
+
+
+@EVERY_BUT_THE_ARRAY
+async def test_what_comes_after_a_terminal_is_looked_through_too(wire: Wire) -> None:
+    """A second answer behind the first: it passes, redacted, or the stream has ended in an error before it."""
+    said = wire.stream(SECRET, False)
+    run = await end(await play(wire, said.body, said.body, tables=(REDACTION,)))
+    assert b"ann@" not in run.body
+    assert run.relay.outcome is not None
+    assert text_of(wire, run.body) in (REDACTED * 2, REDACTED)
+    assert text_of(wire, run.body) == REDACTED * 2 or run.relay.outcome != COMPLETE
+
+
 # A policy that cannot do its work
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,9 +15,12 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_request import BaseRequest
 from rigs.waiting import until
 
+from proxy.dialects import DIALECTS
+from proxy.dialects.base import Call, DialectStream
 from proxy.downstream import ClientReply, Connection, Written
 from proxy.messages import Headers, ResponseHead
 
+SEEN = DIALECTS["openai-chat"].open(ResponseHead(200, Headers({"Content-Type": "application/json"})), Call())
 DATE = rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n"
 
 
@@ -65,9 +68,17 @@ def make_reply(
     return ClientReply(on(transport), method=method, http_1_0=http_1_0, keep_alive=keep_alive, **more)
 
 
-def head(status: int = 200, *, reason: str = "", local: bool = False, **headers: str) -> ResponseHead:
+def head(
+    status: int = 200, *, reason: str = "", local: bool = False, stream: DialectStream | None = None, **headers: str
+) -> ResponseHead:
     fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    return ResponseHead(status, fields, reason=reason, local=local)
+    return ResponseHead(status, fields, reason=reason, local=local, stream=stream)
+
+
+def send_head(reply: ClientReply, head: ResponseHead) -> None:
+    """Send a head of whose body nothing is there yet."""
+    reply.send_head(head)
+    reply.flush()
 
 
 def sent(transport: Transport) -> bytes:
@@ -101,11 +112,34 @@ def test_a_reply_without_a_length_is_chunked() -> None:
     )
 
 
+def test_a_head_is_written_with_what_comes_first_of_its_body() -> None:
+    writes: list[bytes] = []
+    reply = make_reply(transport := Transport())
+    transport.write = writes.append  # type: ignore[method-assign,assignment]
+    reply.send_head(head(Content_Length="10"))
+    assert writes == []
+    reply.write(b"first")
+    assert len(writes) == 1
+    assert writes[0].endswith(b"\r\n\r\nfirst")
+    reply.flush()
+    reply.write(b"later")
+    assert writes[1:] == [b"later"]
+
+
+@pytest.mark.parametrize("finish", [ClientReply.flush, ClientReply.end, ClientReply.abort])
+def test_a_head_without_a_body_is_written_too(finish: Callable[[ClientReply], None]) -> None:
+    reply = make_reply(transport := Transport())
+    reply.send_head(head(204))
+    finish(reply)
+    reply.flush()
+    assert sent(transport) == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
 def test_header_fields_stay_as_they_are() -> None:
     fields = Headers(
         [("set-cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Empty", ""), ("X-Raw", "\udcff"), ("Date", "then")]
     )
-    make_reply(transport := Transport()).send_head(ResponseHead(200, fields))
+    send_head(make_reply(transport := Transport()), ResponseHead(200, fields))
     lines = transport.sent.split(b"\r\n")
     assert lines[1:6] == [b"set-cookie: a=1", b"Set-Cookie: b=2", b"X-Empty: ", b"X-Raw: \xff", b"Date: then"]
 
@@ -115,12 +149,16 @@ def test_header_fields_stay_as_they_are() -> None:
     [
         (head(204), b"HTTP/1.1 204 No Content"),
         (head(418, reason="Short and stout"), b"HTTP/1.1 418 Short and stout"),
+        (head(404, reason="Ask ann@example.com", stream=SEEN), b"HTTP/1.1 404 Not Found"),
+        (head(103, reason="Ask ann@example.com"), b"HTTP/1.1 103 Early Hints"),
         (head(499), b"HTTP/1.1 499 Client Closed Request"),
         (head(599), b"HTTP/1.1 599 "),
     ],
 )
-def test_the_reason_is_the_upstreams_or_the_usual_one(given: ResponseHead, line: bytes) -> None:
-    make_reply(transport := Transport()).send_head(given)
+def test_the_reason_is_the_upstreams_or_where_policies_see_the_reply_the_usual_one(
+    given: ResponseHead, line: bytes
+) -> None:
+    send_head(make_reply(transport := Transport()), given)
     assert transport.sent.split(b"\r\n")[0] == line
 
 
@@ -158,8 +196,8 @@ def test_a_head_that_is_none_is_not_sent(broken: ResponseHead) -> None:
 
 def test_framing_is_nobody_elses_affair() -> None:
     said = {"transfer-encoding": "gzip", "connection": "close", "Keep-Alive": "timeout=5"}
-    make_reply(transport := Transport()).send_head(ResponseHead(200, Headers({"Content-Length": "0", **said})))
-    make_reply(transport).send_head(ResponseHead(200, Headers(said)))
+    send_head(make_reply(transport := Transport()), ResponseHead(200, Headers({"Content-Length": "0", **said})))
+    send_head(make_reply(transport), ResponseHead(200, Headers(said)))
     assert sent(transport) == (
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -219,13 +257,13 @@ def test_a_client_of_http_1_0_gets_no_chunks() -> None:
 
 def test_a_client_of_http_1_0_is_told_that_its_connection_stays() -> None:
     reply = make_reply(transport := Transport(), http_1_0=True)
-    reply.send_head(head(Content_Length="0"))
+    send_head(reply, head(Content_Length="0"))
     assert sent(transport) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
     assert reply.keep_alive
 
 
 def test_a_connection_that_will_be_closed_says_so() -> None:
-    make_reply(transport := Transport(), keep_alive=False).send_head(head(Content_Length="0"))
+    send_head(make_reply(transport := Transport(), keep_alive=False), head(Content_Length="0"))
     assert sent(transport) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -244,7 +282,7 @@ def test_a_refusal_of_a_request_that_is_still_being_sent_ends_the_connection(
     local: bool, eof: bool, stays: bool
 ) -> None:
     reply = make_reply(transport := Transport(), content=Unread(eof=eof))
-    reply.send_head(head(413, local=local, Content_Length="0"))
+    send_head(reply, head(413, local=local, Content_Length="0"))
     assert reply.keep_alive is stays
     assert (b"Connection: close" in transport.sent) is not stays
 

@@ -17,6 +17,7 @@ from proxy.framing import (
     OpaqueFramer,
     SSEFramer,
     WholeFramer,
+    breaks_off,
     framer_for,
 )
 from proxy.messages import ResponseHead
@@ -316,3 +317,20 @@ def test_events_before_one_that_is_too_large_are_given_wherever_the_reads_are_cu
     assert (frames, caught.value.details) == ([b"a" + end, b"b" + end], "event_too_large")
     with pytest.raises(UpstreamGarbage):
         framer.finish()
+
+
+@pytest.mark.parametrize("whole", [b'{"a": ["}", {"b": "\\" ]\\\\"}]}', b'[1, {"a": "{"}, "]"]', b'{"a": "\xff"}'])
+def test_a_document_breaks_off_before_its_last_bracket(whole: bytes) -> None:
+    for place in range(1, len(whole)):
+        assert breaks_off(whole[:place])
+        assert breaks_off(b"\n " + whole[:place])
+        assert breaks_off(b"{}\n" + whole[:place])
+    for body in (whole, whole + b"\n", b"{}\n" + whole, whole + b" and more"):
+        assert not breaks_off(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" ", b"12", b'"a', b"null", b"<style>b {", b"it is [no JSON", b"]", b"[not] JSON"]
+)
+def test_what_is_no_document_does_not_break_off(body: bytes) -> None:
+    assert not breaks_off(body)

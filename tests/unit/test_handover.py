@@ -11,12 +11,15 @@ import aiohttp
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, listen, replies, reply
 from rigs.waiting import until
+from yarl import URL
 
 from proxy import handover
 from proxy.errors import PenstockError
+from proxy.handover import Pool, Response
 from proxy.messages import Headers
 from proxy.sink import on_informational
 
@@ -63,17 +66,31 @@ async def upstream() -> AsyncIterator[RawUpstream]:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(
-        connector=handover.connector(), response_class=handover.Response, auto_decompress=False
-    ) as session:
-        yield session
+async def pool(upstream: RawUpstream) -> AsyncIterator[Pool]:
+    made = Pool(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
+    yield made
+    await made.close()
+
+
+async def ask(pool: Pool, method: str = "GET", body: bytes | AsyncIterator[bytes] | None = None) -> Response:
+    """The reply to a request of this kind; a body is sent in chunks."""
+    fields = "" if body is None else "Transfer-Encoding: chunked\r\n"
+    head = f"{method} / HTTP/1.1\r\nHost: model\r\n{fields}\r\n".encode()
+    return await pool.send(method, head, body, chunked=body is not None)
+
+
+async def text_of(response: Response) -> bytes:
+    """The whole body, which must end well; then the response is closed."""
+    response.hand_over(sink := Receiver())
+    assert await sink.ended() == "eof"
+    response.close()
+    return sink.body
 
 
 @contextlib.asynccontextmanager
 async def played(
-    upstream: RawUpstream, session: aiohttp.ClientSession, head: bytes, method: str = "GET"
-) -> AsyncIterator[tuple[UpstreamConnection, handover.Response]]:
+    upstream: RawUpstream, pool: Pool, head: bytes, method: str = "GET"
+) -> AsyncIterator[tuple[UpstreamConnection, Response]]:
     """A reply of which the upstream has sent `head`; what follows is the test's."""
 
     async def script(connection: UpstreamConnection) -> None:
@@ -82,15 +99,13 @@ async def played(
         await connection.ended()
 
     upstream.script = script
-    response = await session.request(method, upstream.url)
-    assert isinstance(response, handover.Response)
+    response = await ask(pool, method)
     yield await upstream.connection(), response
-    response.detach()
     response.close()
 
 
-async def test_one_read_is_one_feed(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+async def test_one_read_is_one_feed(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         response.hand_over(sink := Receiver())
         await connection.send(chunk(b"one") + chunk(b" two") + chunk(b" three"))
         await until(lambda: sink.reads, "the first read")
@@ -99,8 +114,8 @@ async def test_one_read_is_one_feed(upstream: RawUpstream, session: aiohttp.Clie
         assert sink.reads == [b"one two three", b"four"]
 
 
-async def test_what_came_with_the_head_is_first(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD + chunk(b"one") + chunk(b" two")) as (connection, response):
+async def test_what_came_with_the_head_is_first(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD + chunk(b"one") + chunk(b" two")) as (connection, response):
         response.hand_over(sink := Receiver())
         assert sink.reads == [b"one two"]
         await connection.send(chunk(b"three"))
@@ -190,9 +205,9 @@ async def test_what_only_looks_like_a_chunk_is_none(
     ids=["length", "chunked", "empty", "204", "HEAD"],
 )
 async def test_a_reply_that_came_whole(
-    upstream: RawUpstream, session: aiohttp.ClientSession, method: str, answer: bytes, body: bytes
+    upstream: RawUpstream, pool: Pool, method: str, answer: bytes, body: bytes
 ) -> None:
-    async with played(upstream, session, answer, method) as (_, response):
+    async with played(upstream, pool, answer, method) as (_, response):
         response.hand_over(sink := Receiver())
         assert (sink.body, sink.end) == (body, "eof")
 
@@ -223,8 +238,8 @@ ENDS = {
 
 
 @pytest.mark.parametrize("case", ENDS.values(), ids=list(ENDS))
-async def test_each_end_has_its_own_name(upstream: RawUpstream, session: aiohttp.ClientSession, case: End) -> None:
-    async with played(upstream, session, case.head) as (connection, response):
+async def test_each_end_has_its_own_name(upstream: RawUpstream, pool: Pool, case: End) -> None:
+    async with played(upstream, pool, case.head) as (connection, response):
         response.hand_over(sink := Receiver())
         if case.rest:
             await connection.send(case.rest)
@@ -235,10 +250,8 @@ async def test_each_end_has_its_own_name(upstream: RawUpstream, session: aiohttp
         assert await sink.ended() == case.details
 
 
-async def test_what_stands_before_a_bad_chunk_is_delivered(
-    upstream: RawUpstream, session: aiohttp.ClientSession
-) -> None:
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+async def test_what_stands_before_a_bad_chunk_is_delivered(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         response.hand_over(sink := Receiver())
         await connection.send(chunk(b"good"))
         await until(lambda: sink.reads, "the first read")
@@ -262,21 +275,19 @@ BODY_WHERE_THERE_IS_NONE = reply(b"", "Content-Length: 4", length=False) + b"bod
     ids=["bad chunk", "bad chunk after a hint", "another reply", "body after HEAD", "body of a 204"],
 )
 async def test_what_is_wrong_behind_a_head_leaves_the_head_alone(
-    upstream: RawUpstream, session: aiohttp.ClientSession, method: str, answer: bytes, body: bytes, end: str
+    upstream: RawUpstream, pool: Pool, method: str, answer: bytes, body: bytes, end: str
 ) -> None:
     """All in one read."""
-    async with played(upstream, session, answer, method) as (connection, response):
+    async with played(upstream, pool, answer, method) as (connection, response):
         response.hand_over(sink := Receiver())
         assert (sink.body, sink.end) == (body, end)
         await connection.ended()  # it cannot be used again
 
 
-async def test_a_connection_lost_after_a_complete_reply_was_not_lost_for_it(
-    upstream: RawUpstream, session: aiohttp.ClientSession
-) -> None:
-    async with played(upstream, session, reply(b"whole")) as (connection, response):
+async def test_a_connection_lost_after_a_complete_reply_was_not_lost_for_it(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, reply(b"whole")) as (connection, response):
         connection.reset()
-        await until(lambda: response.protocol.lost is not None, "the reset to be seen")
+        await until(lambda: response.protocol.transport is None, "the reset to be seen")
         response.hand_over(sink := Receiver())
         assert (sink.body, sink.end) == (b"whole", "eof")
 
@@ -284,27 +295,25 @@ async def test_a_connection_lost_after_a_complete_reply_was_not_lost_for_it(
 # Early ends of our own
 
 
-async def test_nothing_comes_after_detaching(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+async def test_nothing_comes_after_closing(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         sink = Receiver()
-        sink.on_feed = response.detach
+        sink.on_feed = response.close
         response.hand_over(sink)
         await connection.send(chunk(b"enough") + LAST_CHUNK)
-        await until(lambda: sink.reads, "the first read")
-        await until(lambda: response.closed, "the end of the reply")
+        await connection.ended()
         assert (sink.reads, sink.end) == ([b"enough"], "")
 
 
-async def test_a_connection_that_is_left_early_is_closed(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD + chunk(b"x")) as (connection, response):
+async def test_a_connection_that_is_left_early_is_closed(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD + chunk(b"x")) as (connection, response):
         response.hand_over(Receiver())
-        response.detach()
         response.close()
         await connection.ended()
 
 
 async def test_a_connection_that_does_not_take_what_is_to_be_sent_is_closed_too(
-    upstream: RawUpstream, session: aiohttp.ClientSession
+    upstream: RawUpstream, pool: Pool
 ) -> None:
     asked = asyncio.Event()
 
@@ -315,7 +324,7 @@ async def test_a_connection_that_does_not_take_what_is_to_be_sent_is_closed_too(
         await asyncio.Event().wait()
 
     upstream.script = script
-    task = asyncio.create_task(session.post(upstream.url, data=b"x" * (64 << 20)))
+    task = asyncio.create_task(pool.send("POST", b"POST / HTTP/1.1\r\n\r\n", b"x" * (64 << 20)))
     await asked.wait()
     connection = await upstream.connection()
     task.cancel()
@@ -328,8 +337,8 @@ async def test_a_connection_that_does_not_take_what_is_to_be_sent_is_closed_too(
 # Backpressure
 
 
-async def test_a_paused_reply_is_not_read(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+async def test_a_paused_reply_is_not_read(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         sink = Receiver()
         sink.on_feed = response.pause
         response.hand_over(sink)
@@ -345,8 +354,8 @@ async def test_a_paused_reply_is_not_read(upstream: RawUpstream, session: aiohtt
         assert sink.reads == [b"one", b"two and"]
 
 
-async def test_pausing_is_for_what_flows(upstream: RawUpstream, session: aiohttp.ClientSession) -> None:
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+async def test_pausing_is_for_what_flows(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         transport = response.protocol.transport
         assert transport is not None
         response.pause()
@@ -359,10 +368,10 @@ async def test_pausing_is_for_what_flows(upstream: RawUpstream, session: aiohttp
 
 
 async def test_a_client_that_is_slow_at_the_very_end_does_not_stop_the_connection_for_the_next(
-    upstream: RawUpstream, session: aiohttp.ClientSession
+    upstream: RawUpstream, pool: Pool
 ) -> None:
     """The last read fills the client's buffer: by then the connection may already be in the pool."""
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         transport = response.protocol.transport
         assert transport is not None
         sink = Receiver()
@@ -374,7 +383,7 @@ async def test_a_client_that_is_slow_at_the_very_end_does_not_stop_the_connectio
 
 
 async def test_a_reply_that_has_ended_leaves_the_next_one_on_its_connection_alone(
-    upstream: RawUpstream, session: aiohttp.ClientSession
+    upstream: RawUpstream, pool: Pool
 ) -> None:
     """A policy may hold an exchange open for long after its upstream's body has ended."""
     second = asyncio.Event()
@@ -388,12 +397,10 @@ async def test_a_reply_that_has_ended_leaves_the_next_one_on_its_connection_alon
         await connection.send(chunk(b"two") + LAST_CHUNK)
 
     upstream.script = script
-    first = await session.get(upstream.url)
-    assert isinstance(first, handover.Response)
+    first = await ask(pool)
     first.hand_over(old := Receiver())
     await old.ended()
-    other = await session.get(upstream.url)
-    assert isinstance(other, handover.Response)
+    other = await ask(pool)
     assert other.protocol is first.protocol
     other.hand_over(new := Receiver())
     transport = other.protocol.transport
@@ -404,41 +411,184 @@ async def test_a_reply_that_has_ended_leaves_the_next_one_on_its_connection_alon
     first.resume()
     assert not transport.is_reading()
     other.resume()
-    first.detach()
     first.close()
     second.set()
     assert await new.ended() == "eof"
     assert (old.body, new.body) == (b"first", b"onetwo")
 
 
+# The request
+
+
+async def parts(*given: bytes) -> AsyncIterator[bytes]:
+    for part in given:
+        yield part
+
+
+async def test_a_body_that_streams_is_sent_in_chunks(upstream: RawUpstream, pool: Pool) -> None:
+    response = await ask(pool, "POST", parts(b"one", b"", b"two"))  # an empty chunk would be the last one
+    assert await text_of(response) == b"{}"
+    assert (upstream.requests[0].body, upstream.requests[0].ends) == (b"onetwo", "chunked")
+    assert await text_of(await ask(pool)) == b"{}"
+    assert len(upstream.connections) == 1
+
+
+async def test_a_body_is_taken_as_fast_as_it_is_sent(upstream: RawUpstream, pool: Pool) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1 << 16
+            yield bytes(1 << 16)
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request_head()
+        await asyncio.Event().wait()
+
+    upstream.script = script
+    task = asyncio.create_task(ask(pool, "POST", endless()))
+    await upstream.connection()
+    before = -1
+    while taken != before:
+        before = taken
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert taken < 64 << 20
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_reply_may_come_before_the_request_is_sent(upstream: RawUpstream, pool: Pool) -> None:
+    """The connection cannot be used again: the rest of the request would be taken for the next one."""
+    closed = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"some"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request_head()
+        await connection.send(reply(b"no", status="413 Content Too Large"))
+        await connection.ended()
+
+    upstream.script = script
+    response = await ask(pool, "POST", body())
+    assert response.message.code == 413
+    assert await text_of(response) == b"no"
+    await closed.wait()
+    await (await upstream.connection()).ended()
+
+
+@pytest.mark.parametrize(("method", "connections"), [("GET", 2), ("POST", 1)])
+async def test_what_can_be_asked_twice_is(upstream: RawUpstream, pool: Pool, method: str, connections: int) -> None:
+    """A connection may break just when it is taken from the pool."""
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        if len(upstream.requests) == 1:
+            await connection.send(reply(b"{}"))
+            await connection.request_head()
+            connection.close()
+        else:
+            await connection.send(reply(b"{}"))
+
+    upstream.script = script
+    await text_of(await ask(pool))
+    if connections == 2:
+        await text_of(await ask(pool, method))
+    else:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await ask(pool, method)
+    assert len(upstream.connections) == connections
+
+
+async def test_it_is_asked_no_third_time(upstream: RawUpstream, pool: Pool) -> None:
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request_head()
+        connection.close()
+
+    upstream.script = script
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await ask(pool)
+    assert len(upstream.connections) == 2
+
+
+# What nobody asked for
+
+
+async def test_a_connection_on_which_more_comes_is_not_used_again(upstream: RawUpstream, pool: Pool) -> None:
+    """It would be taken for the next request's reply."""
+    first, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(reply(b"first"))
+        await first.wait()
+        await connection.send(reply(b"stray"))
+        await connection.ended()
+        gone.set()
+
+    upstream.script = script
+    assert await text_of(await ask(pool)) == b"first"
+    first.set()
+    await gone.wait()
+    upstream.script = replies(reply(b"second"))
+    assert await text_of(await ask(pool)) == b"second"
+
+
+async def test_two_replies_to_one_request(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, reply(b"one") + reply(b"two")) as (connection, response):
+        assert await text_of(response) == b"one"
+        await connection.ended()
+
+
+async def test_a_server_that_speaks_first(upstream: RawUpstream, pool: Pool) -> None:
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.send(b"220 mail ready\r\n\r\n")
+        await connection.ended()
+
+    upstream.script = script
+    with pytest.raises((aiohttp.ServerDisconnectedError, HttpProcessingError)):
+        await ask(pool, "POST")
+
+
+async def test_a_whole_reply_is_kept_until_somebody_takes_it(upstream: RawUpstream, pool: Pool) -> None:
+    """Its connection may serve the next one by then."""
+    upstream.script = replies(reply(b"first"), reply(b"second"))
+    first = await ask(pool)
+    second = await ask(pool)
+    assert second.protocol is first.protocol
+    assert (await text_of(first), await text_of(second)) == (b"first", b"second")
+
+
 # Interim replies
 
 
-async def test_interim_replies_are_told_of_and_final_ones_are_not(
-    upstream: RawUpstream, session: aiohttp.ClientSession
-) -> None:
+async def test_interim_replies_are_told_of_and_final_ones_are_not(upstream: RawUpstream, pool: Pool) -> None:
     told: list[tuple[int, Headers]] = []
     interim = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"]
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
     upstream.script = replies(b"".join(interim) + hints + reply(b"{}"), reply(b"{}"))
     token = on_informational.set(lambda status, headers: told.append((status, headers)))
     try:
-        async with session.get(upstream.url) as response:
-            assert response.status == 200
-            await response.read()
-        async with session.get(upstream.url) as response:
-            await response.read()
+        for _ in range(2):
+            response = await ask(pool)
+            assert response.message.code == 200
+            await text_of(response)
     finally:
         on_informational.reset(token)
     assert [status for status, _ in told] == [102, 103]
     assert told[1][1].getall("Link") == ["</a>", "</b>"]
 
 
-async def test_interim_replies_that_nobody_asked_for_are_dropped(
-    upstream: RawUpstream, session: aiohttp.ClientSession
-) -> None:
-    async with played(upstream, session, b"HTTP/1.1 103 Early Hints\r\n\r\n" + reply(b"{}")) as (_, response):
-        assert response.status == 200
+async def test_interim_replies_that_nobody_asked_for_are_dropped(upstream: RawUpstream, pool: Pool) -> None:
+    async with played(upstream, pool, b"HTTP/1.1 103 Early Hints\r\n\r\n" + reply(b"{}")) as (_, response):
+        assert response.message.code == 200
 
 
 # The check at start
@@ -453,9 +603,9 @@ def test_the_installed_aiohttp_is_as_expected() -> None:
     [
         (StreamReader, "read_nowait"),
         (StreamReader, "begin_http_chunk_receiving"),
-        (ResponseHandler, "abort"),
+        (ResponseHandler, "set_response_params"),
         (BaseProtocol, "_pause_transport_reading"),
-        (aiohttp.ClientResponse, "start"),
+        (aiohttp.BaseConnector, "connect"),
     ],
 )
 def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:

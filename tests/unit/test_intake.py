@@ -217,3 +217,71 @@ def test_an_array_shows_itself_whether_it_is_complete(ends_with_connection: bool
     assert [event.raw for event in closed] == [b"\n"]
     with pytest.raises(UpstreamTruncated):
         gemini(b"[{}", b",{}", media_type=JSON).finish(ends_with_connection=ends_with_connection)
+
+
+@pytest.mark.parametrize("whole", [b'{"a": ["}", {"b": "\\"]"}]}', b' [1, {"a": "{"}]\n'])
+def test_a_document_shows_whether_it_is_complete_where_nothing_else_does(whole: bytes) -> None:
+    for cut in range(1, len(whole) + 1):
+        body, half = intake(JSON), whole[:cut]
+        body.feed(half)
+        if cut >= len(whole.rstrip()) or not half.strip():
+            body.finish(ends_with_connection=True)
+        else:
+            with pytest.raises(UpstreamTruncated):
+                body.finish(ends_with_connection=True)
+        said_to_be_whole = intake(JSON)
+        said_to_be_whole.feed(half)
+        said_to_be_whole.finish(ends_with_connection=False)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"12", b"<style>b {", b"it is [no JSON"])
+def test_what_is_no_document_is_complete_when_it_ends(body: bytes) -> None:
+    read = intake(JSON)
+    read.feed(body)
+    read.finish(ends_with_connection=True)
+
+
+# What nobody reads
+
+
+def witnessed(body: bytes, media_type: str = SSE, coding: str | None = None) -> Unread:
+    unread = Unread(Framing.SSE, Headers(), intake(media_type, coding))
+    for place in range(0, len(body), 7):
+        unread.show(body[place : place + 7])
+    return unread
+
+
+@pytest.mark.parametrize(
+    ("media_type", "whole", "part"),
+    [
+        (SSE, b"data: a\n\n", b"data: a\n\ndata"),
+        (NDJSON, b'{"a":1}\n', b'{"a":1}\n{'),
+        (JSON, b'{"a": "b"}', b'{"a": "b"'),
+    ],
+)
+def test_a_witness_tells_a_part_from_the_whole(media_type: str, whole: bytes, part: bytes) -> None:
+    for coding in (None, "gzip"):
+        coded = gzip if coding else bytes
+        witnessed(coded(whole), media_type, coding).finish()
+        with pytest.raises(UpstreamTruncated):
+            witnessed(coded(part), media_type, coding).finish()
+    with pytest.raises(UpstreamTruncated):
+        witnessed(gzip(whole)[:-9], media_type, "gzip").finish()
+
+
+def test_what_has_no_witness_is_believed() -> None:
+    unread = Unread(Framing.SSE, Headers())
+    unread.show(b"data: a")
+    unread.finish()
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"), [(b"data: " + b"x" * 200, None), (b"no gzip", "gzip"), (gzip(b"\n\n" * 9000), "gzip")]
+)
+def test_a_witness_that_cannot_read_it_or_has_too_much_to_read_is_asked_no_more(
+    body: bytes, coding: str | None
+) -> None:
+    unread = witnessed(body, coding=coding)
+    unread.show(b"data: the rest")
+    unread.finish()
+    assert unread.witness is None

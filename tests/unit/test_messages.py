@@ -7,7 +7,7 @@ import pytest
 from proxy.dialects.base import Call
 from proxy.dialects.generic import Generic
 from proxy.dialects.openai_chat import OpenAIChat
-from proxy.messages import Headers, Reply, Request, ResponseHead, end_to_end, tokens
+from proxy.messages import Headers, Reply, Request, ResponseHead, end_to_end, head_bytes, tokens
 
 
 class Counting(Generic):
@@ -36,6 +36,31 @@ def request(**fields: Any) -> Request:
 )
 def test_tokens(values: list[str], found: list[str]) -> None:
     assert tokens(values) == found
+
+
+def test_a_head_on_the_wire() -> None:
+    fields = Headers([("Host", "a"), ("x-one", "1"), ("X-One", "\u00e9"), ("X-Empty", "")])
+    assert head_bytes("GET / HTTP/1.1", fields) == (
+        b"GET / HTTP/1.1\r\nHost: a\r\nx-one: 1\r\nX-One: \xc3\xa9\r\nX-Empty: \r\n\r\n"
+    )
+    assert head_bytes("HTTP/1.1 200 OK", Headers({"X": "\udcff"}), errors="surrogateescape").count(b"\xff") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "fields"),
+    [
+        ("GET /\r\nX: 1 HTTP/1.1", {}),
+        ("GET / HTTP/1.1", {"X": "1\nY: 2"}),
+        ("GET / HTTP/1.1", {"X": "1\r"}),
+        ("GET / HTTP/1.1", {"X": "\0"}),
+        ("GET / HTTP/1.1", {"X:": "1"}),
+        ("GET / HTTP/1.1", {"": "1"}),
+        ("GET / HTTP/1.1", {"X": "\udcff"}),
+    ],
+)
+def test_what_would_break_a_head_does_not_go_out(start: str, fields: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"token|line break|surrogates"):
+        head_bytes(start, Headers(fields))
 
 
 def test_end_to_end_drops_what_ends_at_this_hop() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -16,7 +15,7 @@ from multidict import CIMultiDict
 from proxy.downstream import ClientReply
 from proxy.errors import RequestError
 from proxy.messages import Headers
-from proxy.receiving import Counted, body_of, check, target_of
+from proxy.receiving import Body, Counted, check, target_of
 
 
 def received(
@@ -92,8 +91,8 @@ class Upload:
         self.reply = Reply()
         self.counted = Counted()
 
-    def body(self, limit_bytes: int = 10, limit_s: float = 5.0) -> AsyncIterator[bytes]:
-        return body_of(self.request, cast(ClientReply, self.reply), limit_bytes, limit_s, self.counted)
+    def body(self, limit_bytes: int = 10, limit_s: float = 5.0) -> Body:
+        return Body(self.request, cast(ClientReply, self.reply), limit_bytes, limit_s, self.counted)
 
     async def refusal(self, **limits: Any) -> str:
         with pytest.raises(RequestError) as caught:
@@ -112,6 +111,29 @@ async def test_a_body_comes_as_it_arrives_and_is_counted() -> None:
     assert [chunk async for chunk in body] == [b"de"]
     assert upload.counted.bytes == 5
     assert not upload.reply.continued
+
+
+async def test_a_body_can_be_taken_whole_once_it_is() -> None:
+    upload = Upload(("Expect", "100-continue"))
+    upload.payload.feed_data(b"abc")
+    body = upload.body()
+    assert body.whole() is None
+    upload.payload.feed_data(b"de")
+    upload.payload.feed_eof()
+    assert body.whole() == b"abcde"
+    assert (upload.counted.bytes, upload.reply.continued) == (5, False)
+
+
+@pytest.mark.parametrize(("data", "error"), [(b"x" * 11, "body_too_large"), (b"x", "malformed_body")])
+async def test_a_whole_body_can_be_too_large_or_broken(data: bytes, error: str) -> None:
+    upload = Upload()
+    upload.payload.feed_data(data)
+    upload.payload.feed_eof()
+    if error == "malformed_body":
+        upload.payload.set_exception(TransferEncodingError("no chunk"))
+    with pytest.raises(RequestError) as caught:
+        upload.body().whole()
+    assert caught.value.details == error
 
 
 async def test_a_client_that_waits_is_told_to_go_on() -> None:

@@ -129,6 +129,12 @@ def test_bytes_pass_untouched_where_no_policy_sees_events() -> None:
     scene.assert_released(COMPLETE, "end")
 
 
+def test_a_head_waits_only_for_what_came_with_it() -> None:
+    scene = Scene().begin()
+    assert scene.client.head is scene.reading.head
+    assert scene.client.flushed
+
+
 def test_a_policy_that_sees_nothing_or_activity_leaves_the_bytes_alone() -> None:
     blind, watcher = Hooks(), Hooks()
     scene = Scene(link(blind, Sees.NOTHING), link(watcher, Sees.ACTIVITY)).begin(b"one", b"two")
@@ -508,6 +514,55 @@ def test_a_body_that_ends_with_the_connection_between_events_is_complete() -> No
     scene.reading.eof()
     assert scene.client.body == A + B + b"\n"
     scene.assert_released(COMPLETE, "end")
+
+
+@pytest.mark.parametrize(
+    ("reading", "reads"),
+    [
+        (Reading(ends_with_connection=True), (A, B[:9])),
+        (Reading("application/x-ndjson", ends_with_connection=True), (b"{}\n", b"{")),
+        (Reading(JSON, ends_with_connection=True), (DOCUMENT[:9],)),
+        (Reading(headers={"Content-Encoding": "gzip"}, ends_with_connection=True), (gzip.compress(A)[:9],)),
+    ],
+    ids=["an event", "a line", "a document", "a coding"],
+)
+def test_what_nobody_reads_is_not_complete_in_the_middle_of(reading: Reading, reads: tuple[bytes, ...]) -> None:
+    scene = Scene(reading=reading).begin(*reads)
+    scene.reading.eof()
+    assert scene.client.body == b"".join(reads)
+    scene.assert_released(Outcome.of("upstream_truncated"), "abort")
+
+
+def test_what_nobody_reads_is_complete_at_its_end_or_where_it_cannot_be_told() -> None:
+    for reading, body in (
+        (Reading(ends_with_connection=True), A + B),
+        (Reading(JSON, ends_with_connection=True), DOCUMENT),
+        (Reading("text/plain", ends_with_connection=True), b'{"'),
+        (Reading(headers={"Content-Encoding": "lzma2"}, ends_with_connection=True), b"{"),
+    ):
+        scene = Scene(reading=reading).begin(body)
+        scene.reading.eof()
+        assert scene.client.body == body
+        scene.assert_released(COMPLETE, "end")
+
+
+def test_a_part_that_was_asked_for_is_not_cut_off() -> None:
+    scene = Scene(reading=Reading(JSON, 206, ends_with_connection=True)).begin(DOCUMENT[:9])
+    scene.reading.eof()
+    scene.assert_released(COMPLETE, "end")
+
+
+def test_a_reply_without_a_body_has_none_that_could_be_cut() -> None:
+    scene = Scene(method="HEAD", reading=Reading(ends_with_connection=True), dialect=OpenAIChat()).begin()
+    scene.reading.eof()
+    scene.assert_released(COMPLETE, "end")
+
+
+def test_a_whole_reply_that_ends_with_the_connection_before_its_end_is_an_error() -> None:
+    scene = Scene(link(Hooks()), reading=Reading(JSON, ends_with_connection=True)).begin(DOCUMENT[:9])
+    scene.reading.eof()
+    assert (scene.client.status, error_code(scene.client.body)) == (502, "upstream_truncated")
+    scene.assert_released(Outcome.of("upstream_truncated"), "end")
 
 
 def test_an_event_over_the_limit() -> None:

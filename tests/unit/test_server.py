@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 from rigs.doubles import Hooks, raising
 from rigs.raw_client import RawClient, connect, get, post
@@ -161,6 +163,31 @@ async def streaming(connection: UpstreamConnection) -> None:
     await connection.request()
     await connection.send(STREAM_HEAD + chunk(EVENT))
     await connection.ended()
+
+
+# Connections
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_connections_send_at_once_and_are_probed(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    connections: list[Connection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.server._SWEEP_S", 0.01)
+
+    async def look() -> None:
+        with listen() as listener:
+            async with RawUpstream(listener) as upstream, client_of(configuration(upstream)):
+                await until(lambda: connections, "the connection")
+                transport = connections[0].raw_transport
+                assert transport is not None
+                accepted = transport.get_extra_info("socket")
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                await until(lambda: accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "the kernel's probes")
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(look())
 
 
 # What is recorded

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from rigs.waiting import until
 
 from proxy import supervisor
 from proxy.config import Config, parse
@@ -276,8 +277,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_and_only_that(
     assert other.orders[:4] == [Ping()] * 4
     assert [line["signal"] for line in running.lines("worker_ended")] == ["SIGKILL"]
     answered = len(one.orders)
-    while len(one.orders) < answered + 10:
-        await asyncio.sleep(0.005)
+    await until(lambda: len(one.orders) >= answered + 10, "ten more orders")
     assert [line["worker"] for line in running.lines("worker_hangs")] == [other.number]
     assert late.orders == []  # it has not started yet
     interrupt()

@@ -73,6 +73,7 @@ def test_thinking_text_and_tools(stream: DialectStream, play: Play, join: Join) 
         Channel(0, Kind.REASONING, 0): "The user asks for weather.",
         Channel(0, Kind.TEXT, 1): "Okay, let's check.",
         Channel(0, Kind.TOOL_ARGUMENTS, 2): '{"city": "Zürich"}',
+        whole(Kind.TEXT, "2/name"): "get_weather",
     }
     ends = [end for event in events for end in event.ends]
     assert ends == [Channel(0, None, 0), Channel(0, None, 1), Channel(0, None, 2), EVERY_CHANNEL]
@@ -97,8 +98,10 @@ def test_thinking_text_and_tools(stream: DialectStream, play: Play, join: Join) 
         ),
         (start("text", text="a"), [(TEXT, "a")]),
         (start("thinking", thinking="a", signature="c2ln"), [(Channel(0, Kind.REASONING, 0), "a")]),
-        (start("tool_use", id="t", name="f", input={}), []),
-        (start("tool_use", id="t", name="f", input={"id": "x"}), [(whole(Kind.TEXT, "0/input/id"), "x")]),
+        (start("tool_use", id="t", name="f", input={}), [(whole(Kind.TEXT, "0/name"), "f")]),
+        (start("tool_use", id="t", input={"id": 4}), [(whole(Kind.TOOL_ARGUMENTS, 0), '{"id":4}')]),
+        (start("tool_use", id="t", input=4), [(whole(Kind.TOOL_ARGUMENTS, 0), "4")]),
+        (start("tool_use", id="t", input="x"), [(whole(Kind.TOOL_ARGUMENTS, 0), "x")]),
         (start("redacted_thinking", data="gAAA"), []),
         (
             start("web_search_tool_result", tool_use_id="t", content=[{"type": "r", "title": "w", "url": "u"}]),
@@ -175,11 +178,17 @@ def test_a_whole_reply(open_stream: Open, play: Play) -> None:
 
 
 def test_a_whole_reply_with_a_tool(open_stream: Open) -> None:
-    blocks = [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"city": ["b"]}}]
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"city": ["b", 1.50]}}
+    blocks = [{"type": "text", "text": "a"}, call]
     event = open_stream("anthropic", "application/json").event(
-        json.dumps({"type": "message", "model": "m", "content": blocks}).encode()
+        json.dumps({"type": "message", "model": "m", "content": blocks}).replace("1.5", "1.50").encode()
     )
-    assert event.deltas == [(TEXT, "a"), (Channel(0, Kind.TEXT, "1/input/city/0"), "b")]
+    arguments = Channel(0, Kind.TOOL_ARGUMENTS, 1)
+    name = whole(Kind.TEXT, "1/name")
+    assert event.deltas == [(TEXT, "a"), (name, "f"), (arguments, '{"city":["b",1.50]}')]
+    rewritten = event.with_deltas([(TEXT, "a"), (name, "f"), (arguments, '{"town":["b",1.50]}')])
+    assert rewritten is not None
+    assert b'{"town":["b",1.50]}' in rewritten.raw
 
 
 def test_a_body_of_another_shape_is_all_text(open_stream: Open) -> None:
@@ -194,10 +203,27 @@ def test_other_content_types_are_generic(open_stream: Open) -> None:
 # Rewriting and continuing
 
 
+def test_an_error_that_says_nothing_any_more_still_ends_the_stream(stream: DialectStream) -> None:
+    document = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}, "error": {"message": "no"}}
+    event = stream.event(sse(document))
+    rewritten = event.with_deltas([(event.deltas[0][0], "")])
+    assert rewritten is not None
+    assert (rewritten.document["error"], list(rewritten.ends)) == ({"message": ""}, [EVERY_CHANNEL])
+
+
+def test_what_a_message_began_with_goes_on_in_a_delta(stream: DialectStream) -> None:
+    content = [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "b"}]
+    event = stream.event(sse({"type": "message_start", "message": {"id": "m", "content": content}}))
+    thought = Channel(0, Kind.REASONING, 1)
+    continued = event.continuation(thought, "more")
+    assert continued.deltas == stream.event(continued.raw).deltas == [(thought, "more")]
+    assert (continued.document["type"], continued.document["index"]) == ("content_block_delta", 1)
+
+
 @pytest.mark.parametrize("fixture", [RECORDED, TOOLS])
 def test_texts_are_rewritten_withheld_and_continued(fixture: str, stream: DialectStream, play: Play) -> None:
     for event in play(stream, fixture):
-        for channel, _ in event.deltas:
+        for channel, _ in () if event.document["type"] == "content_block_start" else event.deltas:
             rewritten = event.with_deltas([(channel, "né")])
             assert rewritten is not None
             assert stream.event(rewritten.raw).deltas == [(channel, "né")]
@@ -429,7 +455,7 @@ def test_what_a_request_asks(ask: Ask) -> None:
     }
     call = ask("anthropic", json.dumps(body).encode())
     assert (call.model, call.stream, call.choices, call.max_output_tokens) == ("m", True, 1, 20)
-    assert call.texts == ["s", "plain", "t", "d", "page", "h", "c", "o", "p"]
+    assert call.texts == ["s", "plain", "t", "d", "page", "h", '{"city":"c"}', "o", "p"]
     assert call.document == body
 
 

@@ -9,15 +9,19 @@ import pytest
 
 from proxy.dialects.documents import (
     MAX_DEPTH,
+    ValueSlot,
     decode,
     decode_editable,
     encode,
     is_binary,
     is_blank,
+    is_filled,
     is_value,
     is_word,
+    key_at,
     only,
     pointer,
+    repeats_names,
     string_slots,
     texts_of,
 )
@@ -192,3 +196,75 @@ def test_what_is_blank(value: Any) -> None:
 def test_what_is_not_blank(value: Any) -> None:
     assert not is_blank(value)
     assert is_blank({"aside": value}, ("aside",))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":[1,"b"]}', {"a": [1, "b"]}),
+        ("[4]", [4]),
+        ("4", 4),
+        ("", {}),
+        ("[CARD]", "[CARD]"),
+        ("true", "true"),
+        ("null", "null"),
+        ('"a"', '"a"'),
+        ("{}", "{}"),
+        ("04", "04"),
+    ],
+)
+def test_a_value_whose_text_is_its_json(text: str, value: object) -> None:
+    holder = {"args": {"n": 1}}
+    (slot,) = string_slots([holder], 0, (), lambda path: path == ("args",))
+    assert isinstance(slot, ValueSlot)
+    assert slot.text == '{"n":1}'
+    slot.put(text)
+    assert holder["args"] == value
+    assert [again.text for again in string_slots([holder], 0, (), lambda path: path == ("args",))] == [text] * bool(
+        text
+    )
+
+
+@pytest.mark.parametrize("value", [None, True, False, {}, [], ""])
+def test_a_value_that_says_nothing_is_no_text(value: object) -> None:
+    assert not list(string_slots([value], 0, (), lambda path: True))
+
+
+def test_a_value_that_nests_too_deeply() -> None:
+    deep: object = "x"
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    with pytest.raises(ValueError, match="deeply"):
+        list(string_slots([deep], 0, (), lambda path: True))
+
+
+@pytest.mark.parametrize(
+    ("path", "filled"),
+    [
+        ((), False), (("input",), False), (("metadata",), True), (("input", 0, "input"), True), (("messages", 0), False),
+        (("tools", 0, "parameters"), False),
+    ],
+)  # fmt: skip
+def test_objects_that_are_read_as_a_whole(path: tuple[str | int, ...], filled: bool) -> None:
+    assert is_filled(path) == filled
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [((), ""), ((0,), ""), (("a", "b"), "b"), (("a", 0, 1), "a"), (("a", "0"), "a")]
+)
+def test_the_name_that_something_stands_under(path: tuple[str | int, ...], key: str) -> None:
+    assert key_at(path) == key
+
+
+@pytest.mark.parametrize(
+    ("data", "repeated"),
+    [
+        (b'{"a":1,"a":2}', True),
+        (b'[{"a":{"b":1,"\\u0062":2}}]', True),
+        (b'{"a":"x","a":"\\u0022\\u0022\\u0022\\u0022"}', True),
+        (b'{"a":1.50,"b":{"a":1}}', False),
+        (b'{"a":"\\\\u0022"}', False),
+    ],
+)
+def test_names_that_an_object_repeats(data: bytes, repeated: bool) -> None:
+    assert repeats_names(data, decode_editable(data)) == repeated

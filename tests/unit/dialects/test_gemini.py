@@ -28,9 +28,17 @@ SILENCE = Problem.of("upstream_silence")
 ARRAY = ("gemini", "application/json", Call(stream=True))
 
 
-def args(part: int, *path: str | int) -> Channel:
-    pointer = "/".join(map(str, ("", "content", "parts", part, "functionCall", "args", *path)))
-    return Channel(0, Kind.TEXT, pointer)
+def args(part: int) -> Channel:
+    pointer = f"/content/parts/{part}/functionCall/args"
+    return Channel(0, Kind.TOOL_ARGUMENTS, pointer)
+
+
+def name(part: int) -> Channel:
+    return Channel(0, Kind.TEXT, f"/content/parts/{part}/functionCall/name", repeated=True)
+
+
+def at(place: str, *, repeated: bool = False) -> Channel:
+    return Channel(0, Kind.TEXT, f"/content/parts/0/{place}", repeated)
 
 
 def chunk(part: Any, **more: Any) -> bytes:
@@ -62,17 +70,21 @@ def test_thoughts_are_apart_from_the_text(open_stream: Open, play: Play, join: J
     assert join(events) == {THOUGHT: "Two and two.", TEXT: "It is four."}
 
 
-def test_each_string_of_a_function_calls_arguments_is_whole(open_stream: Open, play: Play, join: Join) -> None:
+def test_the_arguments_of_a_function_call_are_whole(open_stream: Open, play: Play, join: Join) -> None:
     events = play(open_stream("gemini"), "aimock/gemini_tools.sse")
-    strings = {args(0, "city"): "Zürich", args(0, "days", 0, "unit"): "celsius", args(1, "zone"): "CET"}
-    assert join(events) == {TEXT: "Let me see.", **strings}
-    assert ends_of(events) == [*strings, CANDIDATE]
+    texts = {args(0): '{"city":"Zürich","days":[{"unit":"celsius"}],"count":1}', args(1): '{"zone":"CET"}'}
+    names = {name(0): "get_weather", name(1): "get_time"}
+    assert join(events) == {TEXT: "Let me see.", **names, **texts}
+    assert ends_of(events) == [*texts, CANDIDATE]
 
 
 def test_arguments_in_pieces(open_stream: Open, play: Play, join: Join) -> None:
     events = play(open_stream("gemini"), "written/vertex_partial_args.sse")
     city = Channel(0, Kind.TEXT, "/$.city")
-    assert join(events) == {city: "Zürich"}
+    beside = "/content/parts/0/functionCall/partialArgs/0/"
+    count = Channel(0, Kind.TOOL_ARGUMENTS, beside + "numberValue")
+    place = Channel(0, Kind.TEXT, beside + "jsonPath", repeated=True)
+    assert join(events) == {name(0): "get_weather", city: "Zürich", count: "2", place: "$.city$.city$.count"}
     assert [list(event.ends) for event in events][1:3] == [[], [city]]
     continued = events[1].continuation(city, "x")
     assert continued.document["candidates"][0]["content"]["parts"] == [
@@ -114,7 +126,24 @@ def test_thoughts_count_as_output_and_tools_as_input(open_stream: Open, play: Pl
         ({"text": "a", "thought": True}, [(THOUGHT, "a")]),
         ({"inlineData": {"mimeType": "image/png", "data": "x"}}, []),
         ({"fileData": {"fileUri": "x"}}, []),
-        ({"functionCall": {"name": "f", "id": "1", "args": {}}}, []),
+        ({"inlineData": {"mimeType": "text/plain", "data": "YcOp"}}, [(at("inlineData/data"), "aé")]),
+        (
+            {"inlineData": {"mimeType": "image/png", "data": "x", "displayName": "n"}},
+            [(at("inlineData/displayName"), "n")],
+        ),
+        ({"functionCall": {"name": "f", "id": "1", "args": {}}}, [(name(0), "f")]),
+        ({"functionCall": {"args": {"a": 1}}}, [(args(0), '{"a":1}')]),
+        ({"functionCall": {"args": "a"}}, [(args(0), "a")]),
+        (
+            {"functionResponse": {"name": "f", "response": {"a": [4111111111111111]}}},
+            [
+                (at("functionResponse/name", repeated=True), "f"),
+                (
+                    Channel(0, Kind.TOOL_ARGUMENTS, "/content/parts/0/functionResponse/response"),
+                    '{"a":[4111111111111111]}',
+                ),
+            ],
+        ),
         (
             {"executableCode": {"language": "PYTHON", "code": "c"}},
             [(Channel(0, Kind.TEXT, "/content/parts/0/executableCode/code"), "c")],
@@ -228,9 +257,8 @@ def test_an_array_says_what_events_say(open_stream: Open, play: Play, join: Join
     assert join(events) == {
         THOUGHT: "The user asks for [a] {list}.",
         TEXT: 'Here "it" is: }] \\ né 😀.',
-        args(0, "city"): "Zürich",
-        args(0, "days", 0): "mon",
-        args(0, "days", 1): "tue",
+        name(0): "get_weather",
+        args(0): '{"city":"Zürich","days":["mon","tue"],"count":2}',
     }
     assert ends_of(events)[-2:] == [CANDIDATE, EVERY_CHANNEL]
     assert all(event.known for event in events)
@@ -418,8 +446,8 @@ REQUEST: dict[str, Any] = {
     "systemInstruction": {"parts": [{"text": "s"}]},
     "contents": [
         {"role": "user", "parts": [{"text": "a"}, {"inlineData": {"mimeType": "image/png", "data": "A" * 64}}]},
-        {"role": "model", "parts": [{"functionCall": {"name": "no", "args": {"x": ["b"]}}, "thoughtSignature": "no"}]},
-        {"role": "user", "parts": [{"functionResponse": {"name": "no", "response": {"y": "c"}}}]},
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": ["b"]}}, "thoughtSignature": "no"}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"y": "c"}}}]},
     ],
     "generationConfig": {"maxOutputTokens": 20, "candidateCount": 2},
 }
@@ -428,7 +456,7 @@ REQUEST: dict[str, Any] = {
 def test_a_request() -> None:
     call = make_request(json.dumps(REQUEST).encode(), ":streamGenerateContent").call
     assert (call.model, call.stream, call.choices, call.max_output_tokens) == ("gemini-2.5-flash", True, 2, 20)
-    assert call.texts == ["s", "a", "b", "c"]
+    assert call.texts == ["s", "a", "f", '{"x":["b"]}', "f", '{"y":"c"}']
     assert call.document == REQUEST
 
 
@@ -455,12 +483,15 @@ def test_contents_that_nest_too_deeply_have_no_texts() -> None:
 
 
 def test_the_texts_of_a_request_can_be_changed_where_they_stand() -> None:
-    """What somebody said, whatever he calls it; not names, words and data."""
+    """What somebody said, whatever he calls it; not words and data, nor the names that tools are declared with."""
     tools = [{"functionDeclarations": [{"name": "f", "description": "say", "parameters": {"type": "OBJECT"}}]}]
     said = {"functionResponse": {"name": "f", "response": {"name": "say"}}}
-    root = [{**REQUEST, "tools": tools, "contents": [{"role": "user", "parts": [{"text": "say"}, said]}]}]
+    file = {"inlineData": {"mimeType": "text/plain", "data": "YcOp"}}
+    root = [{**REQUEST, "tools": tools, "contents": [{"role": "user", "parts": [{"text": "say"}, said, file]}]}]
     slots = list(Gemini().request_texts(root))
-    assert [slot.text for slot in slots] == ["s", "say", "say", "say", "OBJECT"]
+    assert [slot.text for slot in slots] == ["s", "say", "f", '{"name":"say"}', "aé", "say", "OBJECT"]
+    slots[4].put("né")
+    assert file["inlineData"]["data"] == "bsOp"
     slots[1].put("new")
     assert root[0]["contents"][0]["parts"][0]["text"] == "new"
 

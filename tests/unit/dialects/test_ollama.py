@@ -28,9 +28,12 @@ NDJSON = "application/x-ndjson"
 SILENCE = Problem.of("upstream_silence")
 
 
-def args(call: int, *path: str | int) -> Channel:
-    pointer = "/".join(map(str, ("", "message", "tool_calls", call, "function", "arguments", *path)))
-    return Channel(0, Kind.TEXT, pointer)
+def args(call: int) -> Channel:
+    return Channel(0, Kind.TOOL_ARGUMENTS, call)
+
+
+def name(call: int) -> Channel:
+    return Channel(0, Kind.TEXT, f"/message/tool_calls/{call}/function/name", repeated=True)
 
 
 def line(document: Any) -> bytes:
@@ -51,11 +54,11 @@ def test_a_chat_with_thoughts(open_stream: Open, play: Play, join: Join) -> None
     assert [event.usage for event in events if event.usage] == [Usage(26, 290)]
 
 
-def test_each_string_of_a_tool_calls_arguments_is_whole(open_stream: Open, play: Play, join: Join) -> None:
+def test_the_arguments_of_a_tool_call_are_whole(open_stream: Open, play: Play, join: Join) -> None:
     events = play(open_stream("ollama", NDJSON), "aimock/ollama_chat_tools.ndjson")
-    strings = {args(0, "city"): "Zürich", args(0, "days", 0, "unit"): "celsius", args(1, "zone"): "CET"}
-    assert join(events) == {TEXT: "Let me see.", **strings}
-    assert list(events[2].ends) == list(strings)
+    texts = {args(0): '{"city":"Zürich","days":[{"unit":"celsius"}],"count":1}', args(1): '{"zone":"CET"}'}
+    assert join(events) == {TEXT: "Let me see.", name(0): "get_weather", name(1): "get_time", **texts}
+    assert list(events[2].ends) == [name(0), args(0), name(1), args(1)]
 
 
 def test_a_generated_text(open_stream: Open, play: Play, join: Join) -> None:
@@ -77,12 +80,11 @@ def test_a_whole_reply(fixture: str, open_stream: Open, play: Play, join: Join) 
     ("document", "deltas"),
     [
         ({"message": {"role": "assistant", "content": "a", "thinking": "t"}}, [(TEXT, "a"), (THOUGHT, "t")]),
-        ({"message": {"content": "", "images": ["no"], "tool_name": "no"}}, []),
-        ({"message": {"tool_calls": [{"id": "no", "function": {"name": "no", "arguments": {}}}]}}, []),
-        (
-            {"message": {"tool_calls": [{"function": {"arguments": '{"a"'}}]}},
-            [(Channel(0, Kind.TOOL_ARGUMENTS, 0), '{"a"')],
-        ),
+        ({"message": {"content": "", "images": ["no"]}}, []),
+        ({"message": {"tool_name": "f"}}, [(Channel(0, Kind.TEXT, "/message/tool_name", repeated=True), "f")]),
+        ({"message": {"tool_calls": [{"id": "no", "function": {"name": "f", "arguments": {}}}]}}, [(name(0), "f")]),
+        ({"message": {"tool_calls": [{"function": {"arguments": '{"a"'}}]}}, [(args(0), '{"a"')]),
+        ({"message": {"tool_calls": [{"function": {"arguments": {"a": [4]}}}]}}, [(args(0), '{"a":[4]}')]),
         ({"message": {"reasoning_content": "r"}}, [(Channel(0, Kind.TEXT, "/message/reasoning_content"), "r")]),
         ({"message": "bare"}, [(Channel(0, Kind.TEXT, "/message"), "bare")]),
         ({"response": "a", "thinking": "t"}, [(TEXT, "a"), (THOUGHT, "t")]),
@@ -289,15 +291,15 @@ def test_a_chat_request(ask: Ask) -> None:
             {
                 "role": "assistant",
                 "thinking": "b",
-                "tool_calls": [{"function": {"name": "no", "arguments": {"x": "c"}}}],
+                "tool_calls": [{"id": "no", "function": {"name": "f", "arguments": {"x": "c"}}}],
             },
-            {"role": "tool", "tool_name": "no", "content": "d"},
+            {"role": "tool", "tool_name": "f", "content": "d"},
         ],
         "options": {"num_predict": 20},
     }
     call = ask("ollama", json.dumps(body).encode())
     assert (call.model, call.stream, call.choices, call.max_output_tokens) == ("m", True, 1, 20)
-    assert call.texts == ["a", "b", "c", "d"]
+    assert call.texts == ["a", "b", "f", '{"x":"c"}', "f", "d"]
     assert call.document == body
 
 
@@ -322,10 +324,11 @@ def test_fields_of_another_type_count_as_not_said(ask: Ask) -> None:
 
 
 def test_the_texts_of_a_request_can_be_changed_where_they_stand() -> None:
-    """What somebody said, whatever he calls it; not names, words and images."""
+    """What somebody said, whatever he calls it; not words and images, nor the names that tools are declared with."""
     call = {"function": {"name": "f", "arguments": {"name": "b"}}}
-    root = [{"model": "m", "messages": [{"role": "user", "content": "a", "images": ["A" * 64], "tool_calls": [call]}]}]
-    slots = list(Ollama().request_texts(root))
-    assert [slot.text for slot in slots] == ["a", "b"]
-    slots[1].put("new")
+    tools = [{"type": "function", "function": {"name": "no", "description": "d"}}]
+    message = {"role": "user", "content": "a", "images": ["A" * 64], "tool_calls": [call]}
+    slots = list(Ollama().request_texts([{"model": "m", "messages": [message], "tools": tools}]))
+    assert [slot.text for slot in slots] == ["a", "f", '{"name":"b"}', "d"]
+    slots[2].put('{"name":"new"}')
     assert call["function"]["arguments"] == {"name": "new"}

@@ -28,6 +28,10 @@ def ends_of(events: Iterable[Event]) -> list[Channel]:
     return [end for event in events for end in event.ends]
 
 
+def name(place: str) -> Channel:
+    return Channel(0, Kind.TEXT, f"/{place}/name", repeated=True)
+
+
 # Streams
 
 
@@ -57,6 +61,7 @@ def test_tool_calls(open_stream: Open, play: Play, join: Join) -> None:
     assert join(events) == {
         Channel(0, Kind.TOOL_ARGUMENTS, 0): '{"city":"Zürich \\u0041"}',
         Channel(0, Kind.TOOL_ARGUMENTS, 1): '{"zone":"CET"}',
+        name("tool_calls/0/function"): "get_weatherget_time",
     }
     assert ends_of(events) == [Channel(0, None, None), EVERY_CHANNEL]
 
@@ -110,23 +115,31 @@ def test_halves_of_surrogate_pairs(open_stream: Open, play: Play, join: Join) ->
         ),
         (
             {"function_call": {"name": "f", "arguments": "{"}},
-            [(Channel(0, Kind.TOOL_ARGUMENTS, "function_call"), "{")],
+            [(name("function_call"), "f"), (Channel(0, Kind.TOOL_ARGUMENTS, "function_call"), "{")],
         ),
         (
             {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}]},
-            [(Channel(0, Kind.TOOL_ARGUMENTS, 0), "{")],
+            [(name("tool_calls/0/function"), "f"), (Channel(0, Kind.TOOL_ARGUMENTS, 0), "{")],
         ),
         (
             {"tool_calls": [{"index": 4, "custom": {"name": "f", "input": "x"}}]},
-            [(Channel(0, Kind.TOOL_ARGUMENTS, 4), "x")],
+            [(name("tool_calls/0/custom"), "f"), (Channel(0, Kind.TOOL_ARGUMENTS, 4), "x")],
         ),
+        ({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}, [(name("tool_calls/0/function"), "f")]),
         (
             {"tool_calls": [{"index": n, "function": {"arguments": str(n)}} for n in (2, 1)]},
             [(Channel(0, Kind.TOOL_ARGUMENTS, 2), "2"), (Channel(0, Kind.TOOL_ARGUMENTS, 1), "1")],
         ),
         (
             {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": {"name": "x"}}}]},
-            [(Channel(0, Kind.TEXT, "/tool_calls/0/function/arguments/name"), "x")],
+            [(name("tool_calls/0/function"), "f"), (Channel(0, Kind.TOOL_ARGUMENTS, 0), '{"name":"x"}')],
+        ),
+        (
+            {"tool_calls": [{"custom": {"input": ["x", 4]}}], "function_call": {"arguments": {"a": 4}}},
+            [
+                (Channel(0, Kind.TOOL_ARGUMENTS, 0), '["x",4]'),
+                (Channel(0, Kind.TOOL_ARGUMENTS, "function_call"), '{"a":4}'),
+            ],
         ),
         (
             {"content": [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": [{"text": "t"}]}]},
@@ -280,10 +293,13 @@ def test_logprobs_of_another_choice_stay(open_stream: Open) -> None:
 
 def test_recorded_logprobs_say_nothing_of_a_replaced_text(open_stream: Open, play: Play) -> None:
     for event in play(open_stream("openai-chat"), "llama_cpp/chat_logprobs.sse"):
-        for channel, text in event.deltas:
-            rewritten = event.with_deltas([(channel, "*")])
+        for number, (_, text) in enumerate(event.deltas):
+            deltas = list(event.deltas)
+            deltas[number] = (deltas[number][0], "*")
+            rewritten = event.with_deltas(deltas)
             assert rewritten is not None
-            assert json.dumps(text).encode() not in rewritten.raw
+            assert b'"logprobs":null' in rewritten.raw
+            assert number or json.dumps(text).encode() not in rewritten.raw
 
 
 @pytest.mark.parametrize(
@@ -359,15 +375,24 @@ def test_every_channel_of_every_fixture_can_be_continued(open_stream: Open, play
     for name in ("openai_chat_tools", "openai_chat_refusal", "deepseek_chat_reasoning", "vllm_chat_usage"):
         for event in play(stream, f"written/{name}.sse"):
             for channel, _ in event.deltas:
+                if channel.repeated:
+                    continue
                 continued = event.continuation(channel, "more")
                 assert stream.parse(continued.raw).deltas == [(channel, "more")]
                 assert (list(continued.ends), continued.usage) == ([], None)
 
 
-def test_the_text_of_an_error_is_not_continued(open_stream: Open) -> None:
+def test_the_text_of_an_error_goes_on_in_an_error(open_stream: Open) -> None:
+    event = open_stream("openai-chat").event(b'data: {"choices":[],"error":{"message":"x","type":"t","code":1}}\n\n')
+    continued = event.continuation(event.deltas[0][0], "y")
+    assert continued.document == {"choices": [], "error": {"message": "y", "type": "t", "code": 1}}
+
+
+def test_an_error_that_says_nothing_any_more_still_ends_the_stream(open_stream: Open) -> None:
     event = open_stream("openai-chat").event(b'data: {"choices":[],"error":{"message":"x"}}\n\n')
-    with pytest.raises(ValueError, match="continued"):
-        event.continuation(event.deltas[0][0], "y")
+    rewritten = event.with_deltas([(event.deltas[0][0], "")])
+    assert rewritten is not None
+    assert rewritten.document == {"choices": [], "error": {"message": ""}}
 
 
 # Whole replies
@@ -378,7 +403,7 @@ def test_the_text_of_an_error_is_not_continued(open_stream: Open) -> None:
     [
         ("llama_cpp/chat.json", {TEXT}),
         ("llama_cpp/chat_n2.json", {TEXT, Channel(1, Kind.TEXT, 0)}),
-        ("written/openai_chat_tools.json", {Channel(0, Kind.TOOL_ARGUMENTS, 0)}),
+        ("written/openai_chat_tools.json", {name("tool_calls/0/function"), Channel(0, Kind.TOOL_ARGUMENTS, 0)}),
     ],
 )
 def test_a_whole_reply(fixture: str, channels: set[Channel], open_stream: Open, play: Play, join: Join) -> None:
@@ -459,6 +484,14 @@ def test_azure_names_the_model_in_the_path(ask: Ask) -> None:
 )
 def test_messages_of_another_shape_have_no_texts(messages: str, ask: Ask) -> None:
     assert ask("openai-chat", b'{"messages":' + messages.encode() + b"}").texts == []
+
+
+@pytest.mark.parametrize("content", ['"a"', '""', "null", '["a"]', '[{"type":"text","text":"a"}]'])
+@pytest.mark.parametrize("role", ['"user"', "1", "null", "[" * 70 + '"x"' + "]" * 70])
+def test_a_plain_message_is_read_as_any_other(role: str, content: str, ask: Ask) -> None:
+    plain = f'"role":{role},"content":{content}'
+    bodies = [b'{"messages":[{%s}]}' % fields.encode() for fields in (plain, plain + ',"name":"n"')]
+    assert ask("openai-chat", bodies[0]).texts == ask("openai-chat", bodies[1]).texts
 
 
 def test_a_message_that_nests_too_deeply_is_left_out(ask: Ask) -> None:

@@ -17,7 +17,6 @@ from proxy.dialects.openai_responses_texts import (
     place_of,
     response_texts,
     split_type,
-    tokens,
 )
 
 
@@ -97,13 +96,6 @@ def test_what_ends(document: dict[str, Any], ends: list[Channel]) -> None:
 def test_log_probabilities_wherever_they_are() -> None:
     document = {"logprobs": [1], "a": [{"logprobs": [2], "b": 3}, {"logprobs": []}]}
     assert sorted(holder["logprobs"] for holder in mirrored(document)) == [[1], [2]]
-
-
-@pytest.mark.parametrize(
-    ("logprobs", "text"), [([{"token": "a"}, {"token": "b"}], "ab"), (["a"], "a"), ({"token": "a"}, ""), (None, "")]
-)
-def test_the_text_that_log_probabilities_are_of(logprobs: Any, text: str) -> None:
-    assert tokens(logprobs) == text
 
 
 def test_the_parts_of_a_type() -> None:

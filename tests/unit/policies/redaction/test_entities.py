@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from rigs import redaction_cases as cases
 
 from policies.redaction.entities import DEFAULTS, entities
 from policies.redaction.scanner import Scanner
+
+DOCUMENTATION = Path(__file__).parents[4] / "docs" / "redaction.md"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,15 @@ def test_each_is_named_and_described() -> None:
         assert "\n" not in what
         assert len(what) < 100
     assert len({what for _, what in DEFAULTS}) == len(DEFAULTS)
+
+
+def test_each_stands_in_the_documentation_as_it_is_described_here() -> None:
+    described: dict[str, list[str]] = {}
+    for entity, what in DEFAULTS:
+        described.setdefault(entity.name, []).append(what)
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*) \|$", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE)
+    assert dict(rows) == {name: "; ".join(whats) for name, whats in described.items()}
+    assert len(rows) == len(described)
 
 
 def test_each_has_labelled_cases() -> None:
@@ -97,6 +109,37 @@ def test_what_only_looks_like_one_stays(scanner: Scanner, text: str) -> None:
 def test_a_value_known_by_its_mark_keeps_its_name_behind_any_other(scanner: Scanner) -> None:
     case = next(case for case in cases.positives() if case.entity == "GITHUB_TOKEN")
     assert redact(scanner, f"api_key = {case.secret}") == "api_key = [GITHUB_TOKEN]"
+
+
+@pytest.mark.parametrize(
+    "name", ["secret=", "password: ", "pass='", 'api_key: "', "DB_PASS=", "-p ", "Bearer ", "passwd is "]
+)
+def test_a_name_before_a_token_never_bites_a_part_off_it(scanner: Scanner, name: str) -> None:
+    """Whoever names it begins before it, so what finds names must take the whole value or leave it to what knows it."""
+    for case in cases.positives():
+        if case.entity.endswith(("_KEY", "_TOKEN", "_OAUTH")) and redact(scanner, case.secret) == f"[{case.entity}]":
+            left = redact(scanner, f"{name}{case.secret} x")
+            assert re.fullmatch(re.escape(name) + r"\[[A-Z0-9_]+\] x", left), left
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=1&email=bob@example.com&b=2", "a=1&email=[EMAIL]&b=2"),
+        ("a=1&bob@example.com", "a=1&[EMAIL]"),
+        ("OWNER=bob@example.com", "OWNER=[EMAIL]"),
+        ("bounce=bob@example.com", "[EMAIL]"),
+        ("email=a&b@example.com", "email=[EMAIL]"),
+        ('say "ann smith"@example.com', "say [EMAIL]"),
+        ("jdbc:x://h/d?user=u&password=copper-26", "jdbc:x://h/d?user=u&password=[SECRET]"),
+        ("<password>c0pper</password>", "<password>[SECRET]</password>"),
+        ("curl -u app:c0pper$battery https://x", "curl -u app:[SECRET] https://x"),
+        ("docker login -p 7f3a9c51e2b84d60a1c5f7e9d3b20846 r", "docker login -p [SECRET] r"),
+        ("303  331  359", "303  331  359"),
+    ],
+)
+def test_what_names_a_value_stays(scanner: Scanner, text: str, expected: str) -> None:
+    assert redact(scanner, text) == expected
 
 
 def test_long_secrets_commit_early_and_are_swallowed(scanner: Scanner) -> None:

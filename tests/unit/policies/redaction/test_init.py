@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_actions(configure: Configure) -> None:
         ({"action": "shout"}, 'must be "placeholder", "pseudonym" or "stop"'),
         ({"action": {"mask": -1}}, "must be at least 0"),
         (
-            {"entities": None, "actions": {"PRIVATE_KEY": {"mask": 4}}},
+            {"entities": ["PRIVATE_KEY"], "actions": {"PRIVATE_KEY": {"mask": 4}}},
             "PRIVATE_KEY is replaced before all of it has come",
         ),
         ({"patterns": [{"name": "X", "pattern": "a{1,3}("}]}, "X: "),
@@ -119,6 +120,12 @@ def test_actions(configure: Configure) -> None:
         ({"patterns": []}, "has nothing to look for"),
         ({"pseudonym_key": "env:SHORT_KEY"}, "pseudonym_key: must have 16 bytes at least"),
         ({"pseudonym_key": "k3y"}, "must be a reference"),
+        ({"regions": ["US", "UK"]}, 'regions: "UK" is no code of ISO 3166 (did you mean "GB"?)'),
+        ({"entities": ["CARD", "EMAIL"]}, "CARD is the name of a built-in entity: choose another, or leave that out"),
+        (
+            {"entities": None, "patterns": [], "dictionaries": [{"name": "EMAIL", "words": ["a"]}]},
+            "EMAIL is the name of",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_when_the_configuration_is_read(
@@ -219,6 +226,17 @@ async def test_every_text_of_a_call_is_looked_through(configure: Configure, ask:
         ),
         ("gemini", {"contents": [{"parts": [{"inlineData": {"mimeType": "text/plain", "data": "ann@example.com"}}]}]}),
         ("gemini", {"contents": [{"parts": [{"functionCall": {"args": {"id": "ann@example.com"}}}]}]}),
+        ("gemini", {"contents": [{"parts": [{"functionCall": {"args": {"ann@example.com": 1}}}]}]}),
+        ("gemini", {"contents": [{"parts": [{"functionResponse": {"response": {"ann@example.com": 1}}}]}]}),
+        ("gemini", {"contents": [{"parts": [{"functionResponse": {"name": "ann@example.com"}}]}]}),
+        ("ollama", {"messages": [{"tool_calls": [{"function": {"arguments": {"ann@example.com": 1}}}]}]}),
+        ("ollama", {"messages": [{"tool_calls": [{"function": {"name": "ann@example.com"}}]}]}),
+        ("ollama", {"messages": [{"role": "tool", "tool_name": "ann@example.com"}]}),
+        ("anthropic", {"messages": [{"content": [{"type": "tool_use", "input": {"ann@example.com": 1}}]}]}),
+        ("anthropic", {"messages": [{"content": [{"type": "tool_use", "name": "ann@example.com"}]}]}),
+        ("openai-chat", {"messages": [{"tool_calls": [{"function": {"arguments": {"ann@example.com": 1}}}]}]}),
+        ("openai-chat", {"messages": [{"name": "ann@example.com", "content": "x"}]}),
+        ("openai-responses", {"metadata": {"ann@example.com": "x"}}),
     ],
 )
 async def test_in_any_dialect(dialect: str, document: Any, configure: Configure, ask: Ask) -> None:
@@ -226,6 +244,51 @@ async def test_in_any_dialect(dialect: str, document: Any, configure: Configure,
     await admit(configure(requests=True), request)
     assert b"@" not in (request.body or b"")
     assert b"[MAIL]" in (request.body or b"")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "document", "redacted"),
+    [
+        (
+            "anthropic",
+            {"messages": [{"content": [{"type": "tool_use", "input": {"n": 4111111111111111}}]}]},
+            {"messages": [{"content": [{"type": "tool_use", "input": {"n": "[CARD]"}}]}]},
+        ),
+        (
+            "gemini",
+            {"contents": [{"parts": [{"functionResponse": {"response": {"n": [4111111111111111, 1.5]}}}]}]},
+            {"contents": [{"parts": [{"functionResponse": {"response": {"n": ["[CARD]", 1.5]}}}]}]},
+        ),
+    ],
+)
+async def test_numbers_in_what_tools_are_given_and_give(
+    dialect: str, document: Any, redacted: Any, configure: Configure, ask: Ask
+) -> None:
+    request = ask(document, dialect)
+    await admit(configure(requests=True), request)
+    assert json.loads(request.body or b"") == redacted
+
+
+async def test_a_text_in_base64(configure: Configure, ask: Ask) -> None:
+    file = {"mimeType": "text/plain", "data": base64.b64encode(b"Ask ann@example.com").decode()}
+    request = ask({"contents": [{"parts": [{"inlineData": file}]}]}, "gemini")
+    await admit(configure(requests=True), request)
+    (part,) = json.loads(request.body or b"")["contents"][0]["parts"]
+    assert base64.b64decode(part["inlineData"]["data"]) == b"Ask [MAIL]"
+
+
+async def test_of_repeated_names_the_last_one_is_what_the_model_gets(configure: Configure, ask: Ask) -> None:
+    request = ask(b'{"messages":[{"content":"ann@example.com","content":"so"}]}')
+    await admit(configure(requests=True), request)
+    assert request.body == b'{"messages":[{"content":"so"}]}'
+
+
+async def test_a_value_stands_behind_its_name(configure: Configure, ask: Ask) -> None:
+    keys: dict[str, Any] = {"entities": ["SECRET"], "patterns": []}
+    request = ask({"tools": [{"env": {"api_key": "hunter2hunter2XYZ9kq", "note": "hunter2hunter2XYZ9kq"}}]})
+    await admit(configure(requests=True, **keys), request)
+    (tool,) = json.loads(request.body or b"")["tools"]
+    assert tool["env"] == {"api_key": "[SECRET]", "note": "hunter2hunter2XYZ9kq"}
 
 
 async def test_a_request_in_which_nothing_is_found_stays_as_it_is(configure: Configure, ask: Ask) -> None:

@@ -17,7 +17,8 @@ SCANNER = Scanner(
         Entity("LINES", r"BEGIN\n[a-z]{3}\nEND"),
         Entity("SMILE", "😀x"),
         Entity("KEY", r"sk-\d{4}", swallow=r"\d*"),
-        Entity("SSN", r'ssn(?:": "|: ?)\d{9}', after=r"\d", context=lambda text: len(text) - 9),
+        Entity("QUOTED", '"q"!a', context=lambda text: 1),
+        Entity("SSN", r'ssn(?:": "|": \'|: ?)\d{9}', after=r"\d", context=lambda text: len(text) - 9),
     ]
 )
 
@@ -80,7 +81,19 @@ CASES = [
     ("[01, 1.]", "[01, 1.]"),
     ("[truely@x.com]", "[[EMAIL]]"),
     ("[n", "[n"),
+    # a string that was none: what follows its quote says so
+    ('["q"!a, "b"]', '["[QUOTED], "b"]'),
+    ('["x", "q" , "q"!a]', '["x", "q" , "[QUOTED]]'),
+    ('{"q"!a: 1}', '{"[QUOTED]: 1}'),
+    ('{"q": "q"!a}', '{"q": "[QUOTED]}'),
+    ('["BEGIN\\nabc\\n" "END"]', '["BEGIN\\nabc\\n" "END"]'),
+    ('["sk-1234" 567, "k"]', '["[KEY]" 567, "k"]'),
+    ("{\"ssn\": '123456789'}", "{\"ssn\": '[SSN]'}"),
+    ('["q" : "john@x.com"]', '["q" : "[EMAIL]"]'),
+    ('["q"' + " " * 1200 + ', "john@x.com"]', '["q"' + " " * 1200 + ', "[EMAIL]"]'),
     # cut off
+    ('["q"', '["q"'),
+    ('{"q" ', '{"q" '),
     ('{"a": "john@x.com', '{"a": "[EMAIL]'),
     ('{"a": "john', '{"a": "john'),
     (r'{"a": "jo\u00', r'{"a": "jo\u00'),

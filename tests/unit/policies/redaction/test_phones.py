@@ -149,3 +149,26 @@ def test_a_row_of_numbers_is_no_telephone_number(text: str) -> None:
 @pytest.mark.parametrize("text", ["212-555-0123 212-555-0124", "06 12 34 56 78", "020 7946 0958"])
 def test_telephone_numbers_are_no_such_row(text: str) -> None:
     assert not phones.no_phone(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "is_one"),
+    [
+        ("(71)99233-2209", "BR", True),
+        ("(212)555-0123", "US", True),
+        ("232 762 45 73", "TR", True),
+        ("303  331  359", "ES", False),  # columns
+        ("01-01-1980 25", "FR", False),  # a date
+    ],
+)
+def test_how_people_write_them_and_other_things(text: str, region: str, is_one: bool) -> None:
+    assert phones.national([region])(text) is is_one
+    assert re.fullmatch(phones.NATIONAL_PATTERN, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["mob: 91-9876543210", "teléfono es 687.778.345", "mobile>954.396.677", "Llámame al 632 658 432"]
+)
+def test_a_word_that_says_so_in_other_languages_too(text: str) -> None:
+    assert re.fullmatch(phones.NAMED_PATTERN, text)
+    assert phones.named(["IN", "ES"])(text)

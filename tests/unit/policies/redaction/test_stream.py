@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from rigs.doubles import Loop, Reading
+from rigs.matrix import Run, make_policy, make_request
+from rigs.wires import WIRES
 
 from policies.redaction.json_text import TextRedactor
 from proxy.dialects.base import Channel, Kind
@@ -29,6 +33,10 @@ WHOLE = Channel(0, Kind.TEXT, "")
 def said(events: Events) -> list[str]:
     """The texts of the events, event by event."""
     return ["".join(text for _, text in event.deltas) for event in events]
+
+
+def sse_of(document: Any) -> bytes:
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
 def call(position: int, arguments: str, **beside: Any) -> dict[str, Any]:
@@ -298,6 +306,35 @@ async def test_much_at_once_is_read_in_turns(
     assert exchange.outcome == COMPLETE
 
 
+async def test_another_exchange_is_served_while_a_long_reply_is_read() -> None:
+    """Through the relay, on one loop: an event of the other goes out while nothing of the long reply has."""
+    loop, wire = Loop(), WIRES[0]
+    policy = make_policy({"use": "redaction"}, loop)
+    long, other = (Run([policy], loop, make_request(wire, streamed=streamed)) for streamed in (False, True))
+    for run in (long, other):
+        await run.admit()
+    body = json.dumps({"choices": [{"message": {"content": MANY * 13}}]}).encode()
+    assert len(body) > 1_000_000
+    long.respond(Reading("application/json", headers={"Content-Length": str(len(body))}))
+    other.respond(Reading())
+    long.reading.feed(body)
+    long.reading.eof()
+    loop.turn()
+    for word in ("Then ", "as ", "now. "):
+        other.reading.feed(sse_of({"choices": [{"index": 0, "delta": {"content": word}}]}))
+        assert word.encode() in other.client.body
+        assert long.client.body == b""
+        (next_slice,) = loop.pending
+        next_slice.cancelled = True
+        next_slice.callback()
+    loop.advance(0)
+    await long.settle()
+    assert long.client.body.count(b"[EMAIL]") == 5000 * 13
+    assert long.relay.outcome == COMPLETE
+    other.relay.client_gone()
+    await other.settle()
+
+
 @pytest.mark.parametrize("end", ["upstream_truncated", "client_gone", "deadline"])
 async def test_an_end_while_a_long_event_is_read(end: str, begin: Begin) -> None:
     exchange = await begin("generic", "application/x-ndjson")
@@ -460,6 +497,174 @@ async def test_many_strings_and_much_base64_in_a_whole_reply(begin: Begin) -> No
     document = json.loads(joined(exchange.delivered))
     assert document["b64_json"] == data
     assert document["list"] == ["sk-995", "sk-996", "sk-997", "sk-998", "sk-999"] + ["[KEY]"] * 5000
+
+
+# What a model fills in, and what it calls
+
+
+def anthropic(type: str, **more: Any) -> bytes:
+    return f"event: {type}\ndata: {json.dumps({'type': type, **more})}\n\n".encode()
+
+
+FILLED = {"ann@example.com": [4111111111111111, 1.5, {"to": "bob@example.com"}]}
+REDACTED = '{"[MAIL]":["[CARD]",1.5,{"to":"[MAIL]"}]}'
+BLOCK = {"type": "tool_use", "id": "t", "name": "ann@example.com", "input": FILLED}
+CALL = {"name": "ann@example.com", "arguments": FILLED}
+ANSWER = {"candidates": [{"content": {"parts": [{"functionCall": {"name": "ann@example.com", "args": FILLED}}]}}]}
+ITEM = {"type": "function_call", "id": "i", "name": "ann@example.com", "arguments": FILLED}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content_type", "body"),
+    [
+        ("anthropic", "application/json", json.dumps({"type": "message", "content": [BLOCK]}).encode()),
+        ("anthropic", "text/event-stream", anthropic("content_block_start", index=0, content_block=BLOCK)),
+        ("gemini", "application/json", json.dumps(ANSWER).encode()),
+        ("gemini", "text/event-stream", b"data: " + json.dumps(ANSWER).encode() + b"\n\n"),
+        ("ollama", "application/json", json.dumps({"message": {"tool_calls": [{"function": CALL}]}}).encode()),
+        ("ollama", "application/x-ndjson", json.dumps({"message": {"tool_calls": [{"function": CALL}]}}).encode() + b"\n"),
+        ("openai-chat", "application/json", json.dumps({"choices": [{"message": {"function_call": CALL}}]}).encode()),
+        ("openai-chat", "text/event-stream", sse_of({"choices": [{"delta": {"tool_calls": [{"function": CALL}]}}]})),
+        ("openai-completions", "application/json", json.dumps({"choices": [{"message": {"function_call": CALL}}]}).encode()),
+        ("openai-responses", "application/json", json.dumps({"output": [ITEM]}).encode()),
+        ("openai-responses", "text/event-stream", sse_of({"type": "response.output_item.added", "item": ITEM})),
+        ("openai-responses", "text/event-stream", sse_of({"type": "response.output_item.done", "item": ITEM})),
+        (
+            "openai-responses",
+            "text/event-stream",
+            sse_of({"type": "response.function_call_arguments.done", "item_id": "i", **CALL}),
+        ),
+    ],
+)  # fmt: skip
+async def test_names_and_numbers_of_tools_arguments_and_the_names_of_tools(
+    dialect: str, content_type: str, body: bytes, begin: Begin
+) -> None:
+    exchange = await begin(dialect, content_type)
+    exchange.read(body)
+    exchange.end()
+    delivered = joined(exchange.delivered)
+    assert REDACTED.encode() in delivered
+    assert b'"name":"[MAIL]"' in delivered
+    assert delivered.count(b"[MAIL]") == 3
+    assert b"@" not in delivered
+
+
+async def test_a_number_of_arguments_in_pieces(begin: Begin) -> None:
+    piece = {"jsonPath": "$.ann@example.com", "numberValue": 4111111111111111}
+    part = {"functionCall": {"partialArgs": [piece]}}
+    exchange = await begin("gemini")
+    exchange.read(sse_of({"candidates": [{"content": {"parts": [part]}}]}))
+    assert b'[{"jsonPath":"$[MAIL]","numberValue":"[CARD]"}]' in joined(exchange.delivered)
+
+
+async def test_a_text_in_base64(begin: Begin) -> None:
+    file = {"mimeType": "text/plain", "data": base64.b64encode(b"Ask ann@example.com").decode()}
+    exchange = await begin("gemini")
+    exchange.read(sse_of({"candidates": [{"content": {"parts": [{"inlineData": file}]}}]}))
+    assert base64.b64encode(b"Ask [MAIL]") in joined(exchange.delivered)
+
+
+async def test_a_value_stands_behind_its_name(begin: Begin) -> None:
+    exchange = await begin("generic", "application/json", entities=["SECRET"], patterns=[])
+    exchange.read(json.dumps({"api_key": "hunter2hunter2XYZ9kq", "note": ["hunter2hunter2XYZ9kq"]}).encode())
+    exchange.end()
+    assert json.loads(joined(exchange.delivered)) == {"api_key": "[SECRET]", "note": ["hunter2hunter2XYZ9kq"]}
+
+
+# Repeated names
+
+TWICE = '"ann@example.com","{0}":'
+DELTA = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%s}}'
+
+
+@pytest.mark.parametrize("last", ['"SO"', '"\\u0022\\u0022SO\\u0022\\u0022"'])
+@pytest.mark.parametrize(
+    ("dialect", "content_type", "body"),
+    [
+        ("openai-chat", "text/event-stream", 'data: {"choices":[{"index":0,"delta":{"content":%s}}]}\n\n'),
+        ("openai-chat", "application/json", '{"choices":[{"message":{"content":%s}}]}'),
+        ("openai-completions", "text/event-stream", 'data: {"choices":[{"index":0,"content":%s,"text":"SO"}]}\n\n'),
+        ("openai-responses", "text/event-stream", 'data: {"type":"response.output_text.delta","content":1,"delta":%s}\n\n'),
+        ("openai-responses", "application/json", '{"output":[{"type":"message","content":[{"content":%s}]}]}'),
+        ("anthropic", "text/event-stream", f"event: x\ndata: {DELTA}\n\n"),
+        ("anthropic", "application/json", '{"type":"message","content":[{"type":"text","content":%s}]}'),
+        ("gemini", "text/event-stream", 'data: {"candidates":[{"content":{"parts":[{"content":%s}]}}]}\n\n'),
+        ("gemini", "application/json", '{"candidates":[{"content":{"parts":[{"content":%s}]}}]}'),
+        ("ollama", "application/x-ndjson", '{"message":{"content":%s},"done":true}\n'),
+        ("tgi", "text/event-stream", 'data: {"token":{"content":%s}}\n\n'),
+        ("generic", "text/event-stream", 'data: {"content":%s}\n\n'),
+        ("generic", "application/json", '[{"content":%s}]'),
+        ("generic", "application/x-ndjson", '{"content":%s}\n'),
+    ],
+)  # fmt: skip
+async def test_of_repeated_names_only_the_last_passes(
+    dialect: str, content_type: str, body: str, last: str, begin: Begin
+) -> None:
+    name = "delta" if "output_text" in body else "text" if "text_delta" in body else "content"
+    exchange = await begin(dialect, content_type)
+    exchange.read((body % (TWICE.format(name) + last)).encode())
+    exchange.end()
+    assert b"ann" not in joined(exchange.delivered)
+    assert b"SO" in joined(exchange.delivered)
+
+
+async def test_nor_do_they_once_the_form_of_events_is_known(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for word in ("so ", "it ", "goes "):
+        exchange.read(chunk({"content": word}))
+    exchange.read(chunk({"content": "SO"}).replace(b'"SO"', b'"ann@example.com", "content": "on "'))
+    exchange.read(chunk({"content": "ON"}).replace(b'{"content"', b'{"content": "ann@example.com", "content"'))
+    assert b"ann" not in joined(exchange.delivered)
+    assert texts(exchange.delivered)[TEXT] == "so it goes on ON"
+
+
+# Log probabilities
+
+
+def entry(token: str, **more: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": -0.5, **more}
+
+
+def log_probabilities(dialect: str, text: str, entries: list[dict[str, Any]]) -> bytes:
+    """An event with a text and these for it."""
+    if dialect == "openai-chat":
+        return sse_of({"choices": [{"index": 0, "delta": {"content": text}, "logprobs": {"content": entries}}]})
+    if dialect == "openai-completions":
+        top = [{other["token"]: -1 for other in each.get("top_logprobs", ())} for each in entries]
+        said = {"tokens": [each["token"] for each in entries], "top_logprobs": top}
+        more = {
+            name: value for each in entries for name, value in each.items() if name not in entry("", top_logprobs=1)
+        }
+        return sse_of({"choices": [{"index": 0, "text": text, "logprobs": said | more}]})
+    if dialect == "openai-responses":
+        return sse_of({"type": "response.output_text.delta", "output_index": 0, "delta": text, "logprobs": entries})
+    if dialect == "ollama":
+        return json.dumps({"message": {"content": text}, "done": False, "logprobs": entries}).encode() + b"\n"
+    chosen = [{name: value for name, value in each.items() if name != "top_logprobs"} for each in entries]
+    top = [{"candidates": each.get("top_logprobs", [])} for each in entries]
+    said = {"chosenCandidates": chosen, "topCandidates": top}
+    return sse_of({"candidates": [{"content": {"parts": [{"text": text}]}, "logprobsResult": said}]})
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions", "openai-responses", "ollama", "gemini"])
+@pytest.mark.parametrize(
+    ("entries", "stays"),
+    [
+        ([entry("so ", top_logprobs=[entry("the")])], True),
+        ([entry("so", top_logprobs=[entry("ann@example.com")]), entry(" ")], False),
+        ([entry("so "), entry("ann@example.com")], False),
+        ([entry("so ", note="ann@example.com")], False),
+    ],
+)
+async def test_log_probabilities_stay_in_any_dialect_where_they_say_nothing_else(
+    dialect: str, entries: list[dict[str, Any]], stays: bool, begin: Begin
+) -> None:
+    exchange = await begin(dialect, "application/x-ndjson" if dialect == "ollama" else "text/event-stream")
+    exchange.read(log_probabilities(dialect, "so ", entries))
+    delivered = joined(exchange.delivered)
+    assert b"ann" not in delivered
+    assert b'so "' in delivered
+    assert (b"-0.5" in delivered or b"-1" in delivered) == stays
 
 
 # Stopping
