@@ -137,10 +137,10 @@ def reads_of(owner: type, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 async def test_reads_that_are_one_chunk_do_without_the_parser(
-    upstream: RawUpstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    upstream: RawUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = reads_of(ResponseHandler, monkeypatch)
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         response.hand_over(sink := Receiver())
         for text in (b"one", b"two", b"ends with a line\r\n"):
             await connection.send(chunk(text))
@@ -155,11 +155,11 @@ ODD_CHUNKS = b"005\r\nsmall\r\nA\r\n0123456789\r\n5;a=b\r\nnamed\r\n" + chunk(b"
 
 @pytest.mark.parametrize("place", range(1, len(ODD_CHUNKS)))
 async def test_chunks_may_be_cut_anywhere_after_reads_that_were_one_chunk(
-    upstream: RawUpstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, place: int
+    upstream: RawUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     """The body that is delivered is the same, wherever reads end, however sizes are spelt and whatever is in a chunk."""
     reads = reads_of(handover._Protocol, monkeypatch)
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         response.hand_over(sink := Receiver())
         for part in (chunk(b"one"), chunk(b"two"), ODD_CHUNKS[:place], ODD_CHUNKS[place:]):
             await connection.send(part)
@@ -178,13 +178,13 @@ async def test_chunks_may_be_cut_anywhere_after_reads_that_were_one_chunk(
 )
 async def test_what_only_looks_like_a_chunk_is_none(
     upstream: RawUpstream,
-    session: aiohttp.ClientSession,
+    pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
     reads: list[bytes],
     body: bytes,
 ) -> None:
     seen = reads_of(handover._Protocol, monkeypatch)
-    async with played(upstream, session, STREAM_HEAD) as (connection, response):
+    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
         response.hand_over(sink := Receiver())
         for part in (chunk(b"one"), *reads, LAST_CHUNK):
             await connection.send(part)
