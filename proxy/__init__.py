@@ -20,7 +20,7 @@ The primitives, each a file:
 
 What stands around them:
 
-    config.py (values.py, problems.py, secrets.py)   strict TOML to frozen objects, every error at once
+    config.py (values.py, coherence.py, problems.py, secrets.py)   strict TOML to frozen objects, every error at once
     filewatch.py     files that may be edited while it runs
     registry.py      entry points to policy classes      assembly.py   configuration to what runs
     accesslog.py     one line per exchange               metrics.py    Prometheus

@@ -7,20 +7,19 @@ the same way. Units stand in the names of keys: `_s`, `_bytes`. Each key is expl
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from .coherence import incoherences
 from .dialects import AUTO, DIALECTS
 from .errors import ConfigError, ConfigProblem
 from .filewatch import WatchedFile
-from .identity import Fact
 from .policy import PolicyConfig
 from .problems import ModelT, check, listed, nearest, quoted
 from .registry import COMMON_KEYS, Placed, PolicyClass, PolicyTable, Registry, Unusable, check_order
@@ -42,7 +41,6 @@ from .values import (
     StateUrl,
     Table,
     TCPAddress,
-    UnixAddress,
     Url,
     check_name,
 )
@@ -170,8 +168,9 @@ class RouteConfig(Table):
 
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
-    """One `[[policy]]` table with its class and its own keys. `routes` None: all of them."""
+    """One `[[policy]]` table with its class and its own keys. `label` is how messages name it; `routes` None: all of them."""
 
+    label: str
     use: str
     name: str
     routes: frozenset[str] | None
@@ -235,11 +234,7 @@ def parse(file: str, data: bytes, last_right: Mapping[str, str] = NO_TEXTS) -> C
     )
     problems = [
         *loader.problems,
-        *([] if any(map(_is_of_chains, loader.problems)) else _untold(config)),
-        *_same_addresses(config),
-        *_same_requests(config.routes),
-        *_unshared(config),
-        *_impatient(config),
+        *incoherences(config, chains_known=not any(map(_is_of_chains, loader.problems))),
     ]
     if problems:
         raise ConfigError(file, problems)
@@ -396,6 +391,7 @@ class _Loader:
         if table is None or config is None:
             return None
         return PolicyEntry(
+            label=label,
             use=table.use,
             name=table.name or table.use,
             routes=None if table.routes is None else frozenset(table.routes),
@@ -432,11 +428,7 @@ class _Loader:
 def _label(number: int, table: dict[str, Any]) -> str:
     """How messages name a `[[policy]]` table: the first in the file is 1."""
     name = table.get("name", table.get("use"))
-    return _labelled(number, name) if isinstance(name, str) and name else f"policy[{number}]"
-
-
-def _labelled(number: int, name: str) -> str:
-    return f"policy[{number}] ({quoted(name)})"
+    return f"policy[{number}] ({quoted(name)})" if isinstance(name, str) and name else f"policy[{number}]"
 
 
 def _applies(table: dict[str, Any], route: str) -> bool:
@@ -444,89 +436,6 @@ def _applies(table: dict[str, Any], route: str) -> bool:
     return not isinstance(routes, list) or route in routes
 
 
-def _same_addresses(config: Config) -> Iterator[ConfigProblem]:
-    places = [(f"listeners.{quoted(name)}", listener.address) for name, listener in config.listeners.items()]
-    if config.admin.address is not None:
-        places.append(("admin", config.admin.address))
-    for (first, one), (second, other) in combinations(places, 2):
-        if one == other and not (isinstance(one, TCPAddress) and one.port == 0):
-            yield ConfigProblem(second, "address", f"is the address of [{first}] already")
-
-
-def _same_requests(routes: Mapping[str, RouteConfig]) -> Iterator[ConfigProblem]:
-    for (first, one), (second, other) in combinations(routes.items(), 2):
-        if one.path == other.path and (set(one.hosts) & set(other.hosts) or not (one.hosts or other.hosts)):
-            message = f"takes the same requests as [routes.{quoted(first)}]: same path, same host"
-            yield ConfigProblem(f"routes.{quoted(second)}", "path", message)
-
-
-_TELLERS: Mapping[Fact, str] = {
-    "key": "`auth`, or another policy that knows API keys,",
-    "tenant": "`auth` with keys that have a `tenant`, or another policy that knows tenants,",
-    "subject": "`auth` with an `identity_header`, or another policy that knows people,",
-}
-
-
 def _is_of_chains(problem: ConfigProblem) -> bool:
     """Whether what is wrong leaves open what the policies of the file, and what stands before them, would tell."""
     return problem.table.startswith(("policy", "server", "listeners"))
-
-
-def _untold(config: Config) -> Iterator[ConfigProblem]:
-    """Policies that need to know of a client what nobody before them tells."""
-    labels = {entry.name: _labelled(number, entry.name) for number, entry in enumerate(config.policies, 1)}
-    found: dict[tuple[str, str], ConfigProblem] = {}
-    for route in config.routes:
-        chain = config.chain(route)
-        told: set[Fact] = {"front"} if _knows_its_fronts(config) else set()
-        for place, entry in enumerate(chain):
-            for key, fact in entry.config.needs.items():
-                if fact not in told:
-                    late = [labels[other.name] for other in chain[place:] if fact in other.config.tells]
-                    message = _front_unknown(config) if fact == "front" else _teller_missing(fact, route, late)
-                    found.setdefault((entry.name, key), ConfigProblem(labels[entry.name], key, message))
-            told.update(entry.config.tells)
-    yield from found.values()
-
-
-def _knows_its_fronts(config: Config) -> bool:
-    """Whether a trusted proxy can be told from any other client."""
-    on_unix = all(isinstance(listener.address, UnixAddress) for listener in config.listeners.values())
-    return config.server.trusted_proxies > 0 and (bool(config.server.trusted_from) or on_unix)
-
-
-def _front_unknown(config: Config) -> str:
-    if not config.server.trusted_proxies:
-        return (
-            "is never believed while `trusted_proxies` of [server] is 0: set it to the number of your proxies in front"
-        )
-    return (
-        "would be believed of anyone who sends an X-Forwarded-For: name the addresses of your proxies in `trusted_from` of "
-        "[server], or listen on Unix sockets only"
-    )
-
-
-def _teller_missing(fact: Fact, route: str, late: Sequence[str]) -> str:
-    if late:
-        return f"needs to know the {fact}, which {late[0]} tells only after it on route {quoted(route)}: put it before"
-    return f"needs to know the {fact}, which nobody tells on route {quoted(route)}: put {_TELLERS[fact]} before it"
-
-
-def _unshared(config: Config) -> Iterator[ConfigProblem]:
-    policies = [quoted(entry.name) for entry in config.policies if entry.policy_class.needs_state]
-    if config.server.workers > 1 and config.state.url == MEMORY and policies:
-        message = (
-            f"with `workers = {config.server.workers}` these policies need a state that all of them share, such as "
-            f'"redis://127.0.0.1:6379": {", ".join(policies)}'
-        )
-        yield ConfigProblem("state", "url", message)
-
-
-def _impatient(config: Config) -> Iterator[ConfigProblem]:
-    if config.state.url == MEMORY:  # which answers at once
-        return
-    for entry in config.policies:
-        most_ms = entry.config.state_answers_within_s * 1000
-        if config.state.timeout_ms > most_ms:
-            message = f"must be at most {int(most_ms)}: policy {quoted(entry.name)}, as it is set, cannot wait longer"
-            yield ConfigProblem("state", "timeout_ms", message)

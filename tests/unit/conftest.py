@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import Config, load
+from proxy.errors import ConfigError
+
 Install = Callable[..., Path]
 
 
@@ -35,3 +38,27 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     yield install
     for name in set(installed) - known:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[str], Config]:
+    """Loads a file with this text."""
+
+    def read(text: str) -> Config:
+        path = tmp_path / "penstock.toml"
+        path.write_text(text)
+        return load(path)
+
+    return read
+
+
+@pytest.fixture
+def problems(read: Callable[[str], Config]) -> Callable[[str], list[str]]:
+    """What is wrong with a file that has this text."""
+
+    def problems(text: str) -> list[str]:
+        with pytest.raises(ConfigError) as raised:
+            read(text)
+        return [str(problem) for problem in raised.value.problems]
+
+    return problems

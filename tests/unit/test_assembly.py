@@ -82,9 +82,9 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def entry(name: str, *routes: str, bypass: bool = False) -> PolicyEntry:
-    return PolicyEntry(
-        "noted", name, frozenset(routes) if routes else None, "bypass" if bypass else "close", Noted, PolicyConfig()
-    )
+    on_error = "bypass" if bypass else "close"
+    label, on = f"policy[1] ({name})", frozenset(routes) if routes else None
+    return PolicyEntry(label, "noted", name, on, on_error, Noted, PolicyConfig())
 
 
 def configuration(*policies: PolicyEntry) -> Config:

@@ -250,7 +250,7 @@ class Spy(Policy[PolicyConfig]):
 
 def spying(stream: PolicyStream, name: str = "spy") -> PolicyEntry:
     policy = type("SpyOn", (Spy,), {"stream": stream})
-    return PolicyEntry("spy", name, None, "close", policy, PolicyConfig())
+    return PolicyEntry(name, "spy", name, None, "close", policy, PolicyConfig())
 
 
 async def test_facts_of_policies_are_recorded(upstream: RawUpstream, records: list[Record]) -> None:
