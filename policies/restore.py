@@ -8,7 +8,9 @@ count or record stand before this one and see pseudonyms only.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
+from proxy.identity import Fact
 from proxy.messages import Request
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage
 
@@ -20,6 +22,10 @@ from .redaction.stream import TextStream
 
 class RestoreConfig(PolicyConfig):
     """It has no keys."""
+
+    @property
+    def needs(self) -> Mapping[str, Fact]:
+        return {"": "pseudonyms"}
 
 
 class Restore(Policy[RestoreConfig]):

@@ -49,6 +49,7 @@ _TELLERS: Mapping[Fact, str] = {
     "key": "`auth`, or another policy that knows API keys,",
     "tenant": "`auth` with keys that have a `tenant`, or another policy that knows tenants,",
     "subject": "`auth` with an `identity_header`, or another policy that knows people,",
+    "pseudonyms": '`redaction` with `requests = true` and the action "pseudonym", or another policy that makes them,',
 }
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 if TYPE_CHECKING:
     from .messages import Request
 
-Fact = Literal["key", "tenant", "subject", "front"]
-"""What must be told of a client by somebody before it can be known: "front", that a trusted proxy sent the request."""
+Fact = Literal["key", "tenant", "subject", "front", "pseudonyms"]
+"""What must be told of a client by somebody before it can be known: "front", that a trusted proxy sent the request;
+"pseudonyms", what stands in it for the client's own data (`Request.pseudonyms`)."""
 
 
 class CountsBy:

@@ -127,14 +127,15 @@ class PolicyConfig(BaseModel):
 
     @property
     def needs(self) -> Mapping[str, Fact]:
-        """What must be known of a client before the policy is asked, by the key of the table that says so; if nobody before
-        it in the chain `tells` it, that is a configuration error. Default: what keys of the type `identity.Per` count by."""
+        """What must be known of a client before the policy is asked, by the key of the table that says so ("": all of it); if
+        nobody before it in the chain `tells` it, that is a configuration error. Default: what keys of the type `identity.Per`
+        count by."""
         marked = [name for name, field in type(self).model_fields.items() if _counts_by(field.metadata)]
         return {name: value for name in marked if (value := getattr(self, name)) in get_args(Fact)}
 
     @property
     def tells(self) -> Collection[Fact]:
-        """What the policy finds out about clients that it lets in (`request.identity`)."""
+        """What the policy finds out about clients that it lets in (`request.identity`), or does to their requests."""
         return ()
 
     @property

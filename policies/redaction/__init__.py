@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, model_validator
 
 from proxy.dialects.documents import decode_editable, encode, key_at, repeats_names
+from proxy.identity import Fact
 from proxy.messages import Reply, Request
 from proxy.policy import Host, Policy, PolicyConfig, PolicyStream, Sees, Stage
 from proxy.problems import nearest
@@ -102,6 +103,11 @@ class RedactionConfig(PolicyConfig):
     @property
     def writer(self) -> Actions:
         return self._actions
+
+    @property
+    def tells(self) -> Collection[Fact]:
+        makes: Fact = "pseudonyms"
+        return (makes,) if self.requests and self._actions.makes_pseudonyms else ()
 
     @model_validator(mode="after")
     def _compile(self) -> RedactionConfig:

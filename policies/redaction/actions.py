@@ -69,6 +69,10 @@ class Actions:
         self._placeholder = placeholder
         self._key = b"" if pseudonym_key is None else pseudonym_key.get_secret_value().encode()
 
+    @property
+    def makes_pseudonyms(self) -> bool:
+        return "pseudonym" in (self._default, *self._special.values())
+
     def of(self, entity: Entity) -> Action:
         """What happens to matches of `entity`. One that commits is replaced before all of it is there: the default can
         only be a placeholder for it, if it is not to stop."""

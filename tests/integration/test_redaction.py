@@ -28,10 +28,12 @@ Ask = Callable[[Penstock], AbstractAsyncContextManager[openai.AsyncOpenAI]]
 
 @pytest.fixture
 def redacting(penstock: StartPenstock) -> Redacting:
-    """`redacting(requests=True)`: a proxy that redacts with these keys, and restores."""
+    """`redacting(requests=True)`: a proxy that redacts with these keys, and restores pseudonyms."""
 
     def redacting(*layers: Tables, **keys: Any) -> Penstock:
-        policies = [{"use": "redaction", **keys}, {"use": "restore"}]
+        policies = [{"use": "redaction", **keys}]
+        if keys.get("action") == "pseudonym":
+            policies.append({"use": "restore"})
         return penstock({"policy": policies}, *layers, REDACTION_KEY="sixteen bytes...")
 
     return redacting

@@ -82,6 +82,8 @@ RATE = '[[policy]]\nuse = "request_rate"\nwindows = [{ requests = 1, window_s = 
 AUTH = f'[[policy]]\nuse = "auth"\n{KEY}'
 TENANT = AUTH.replace('"alice",', '"alice", tenant = "acme",')
 FRONT = '[[policy]]\nuse = "auth"\nidentity_header = "X-User"\n'
+REDACTION = '[[policy]]\nuse = "redaction"\nentities = ["EMAIL"]\npseudonym_key = "env:PSEUDONYM_KEY"\n'
+RESTORE = '[[policy]]\nuse = "restore"\n'
 NETWORK = '[server]\ntrusted_proxies = 1\ntrusted_from = ["10.0.0.0/8"]\n'
 UNIX = '[server]\ntrusted_proxies = 1\n[listeners.main]\naddress = "unix:/run/penstock.sock"\n'
 
@@ -100,12 +102,16 @@ UNIX = '[server]\ntrusted_proxies = 1\n[listeners.main]\naddress = "unix:/run/pe
             '[[policy]]\nuse = "stream_cap"\ncap = 1\nper = "key"\n' + AUTH.replace('"auth"', '"auth"\nname = "doors"'),
             "[policy[1] (stream_cap)] per: needs to know the key, which policy[2] (doors) tells only after it",
         ),
+        (RESTORE, "[policy[1] (restore)] needs to know the pseudonyms, which nobody tells on route all: put `redaction` with"),
+        (REDACTION + 'action = "pseudonym"\nrequests = false\n' + RESTORE, "needs to know the pseudonyms, which nobody tells"),
+        (REDACTION + "requests = true\n" + RESTORE, "needs to know the pseudonyms, which nobody tells"),
         (FRONT, "[policy[1] (auth)] identity_header: is never believed while `trusted_proxies` of [server] is 0"),
     ],
 )  # fmt: skip
 def test_what_a_policy_needs_to_know_somebody_before_it_must_tell(
-    problems: Callable[[str], list[str]], policies: str, message: str
+    problems: Callable[[str], list[str]], policies: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PSEUDONYM_KEY", "sixteen bytes...")
     (told,) = problems(MINIMAL + policies)
     assert message in told
 
@@ -118,9 +124,19 @@ def test_it_must_be_told_on_every_route(problems: Callable[[str], list[str]]) ->
 
 
 @pytest.mark.parametrize(
-    "policies", [AUTH + RATE + 'per = "key"', TENANT + RATE + 'per = "tenant"', RATE + 'per = "client"']
+    "policies",
+    [
+        AUTH + RATE + 'per = "key"',
+        TENANT + RATE + 'per = "tenant"',
+        RATE + 'per = "client"',
+        REDACTION + 'requests = true\naction = "pseudonym"\n' + RESTORE,
+        REDACTION + 'requests = true\nactions = { EMAIL = "pseudonym" }\n' + RESTORE,
+    ],
 )
-def test_what_is_told_can_be_counted_by(read: Callable[[str], Config], policies: str) -> None:
+def test_what_is_told_can_be_used(
+    read: Callable[[str], Config], policies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PSEUDONYM_KEY", "sixteen bytes...")
     read(MINIMAL + policies)
 
 
