@@ -3,14 +3,16 @@
 Each event of a stream has one `token`. The last one says the whole text again (`generated_text`, with the prompt before it
 if the request asks for `return_full_text`) and, where the request has `details`, why it ends and how many tokens it took.
 Token numbers, and what other tokens there might have been, are the text in other forms: they go with a text that is
-changed. Special tokens (the end of the text) are no part of the text, and a channel of their own.
+changed. What lists of tokens say beside it (the prompt, the text once more, the tokens that were not chosen) are texts of
+their own; where one is changed, they all go. Special tokens (the end of the text) are no part of the text, and a channel of
+their own.
 
 Source: Text Generation Inference documentation, "HTTP API reference" (OpenAPI description).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Problem
@@ -97,9 +99,51 @@ def _channel(document: Mapping[str, Any], path: Path, *, streams: bool) -> Chann
             return TEXT._replace(repeated=streams)
         case ("details", "best_of_sequences", int(number), "generated_text"):
             return Channel(1 + number, Kind.TEXT, 0)
-        case ("details", *_) | ("top_tokens", *_) | ("error_type",):
+        case ("details", *_, "finish_reason") | ("error_type",):
             return None
+        case (*_, "tokens" | "prefill", int(), "text") | (*_, "top_tokens", int(), "text"):  # `_tokens`
+            return None
+        case (*_, "top_tokens", int(), int(), "text"):
+            return None
+        case ("details" | "top_tokens", *_):
+            return Channel(0, Kind.TEXT, pointer(path), repeated=True)
     return Channel(0, Kind.TEXT, pointer(path))
+
+
+class _TokensSlot(Slot):
+    """Where a list of tokens stands. Its text is theirs; changing it takes them all out."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        between = "\n\n" if self.key == "top_tokens" else ""  # each of them might have been said instead of the others
+        return between.join(token["text"] for token in _tokens(self.holder[self.key]))
+
+    def put(self, text: str) -> None:
+        self.holder[self.key] = []
+
+
+def _tokens(given: Any) -> Iterator[dict[str, Any]]:
+    """The tokens in a list of them, or in a list of such lists."""
+    for item in given if isinstance(given, list) else ():
+        if isinstance(item, list):
+            yield from _tokens(item)
+        elif isinstance(item, dict) and isinstance(item.get("text"), str):
+            yield item
+
+
+def _tokens_texts(holder: Any, path: Path) -> Iterator[Text]:
+    """The texts of the lists of tokens that `holder` has, which stands at `path`."""
+    for name in ("prefill", "tokens", "top_tokens") if isinstance(holder, dict) else ():
+        slot = _TokensSlot(holder, name, (*path, name))
+        if name in holder and slot.text:
+            yield Channel(0, Kind.TEXT, pointer(slot.path), repeated=True), slot
+
+
+def _sequences(details: Any) -> list[Any]:
+    found = details.get("best_of_sequences") if isinstance(details, dict) else None
+    return found if isinstance(found, list) else []
 
 
 class TGIStream(DocumentStream):
@@ -126,10 +170,15 @@ class TGIStream(DocumentStream):
                 channel = _channel(document, slot.path, streams=streams)
                 if channel is not None:
                     yield channel, slot
+        details = document.get("details")
+        yield from _tokens_texts(document, ())
+        yield from _tokens_texts(details, ("details",))
+        for number, sequence in enumerate(_sequences(details)):
+            yield from _tokens_texts(sequence, ("details", "best_of_sequences", number))
 
     def is_complete(self, channel: Channel, document: Any) -> bool:
         own = isinstance(document, dict) and ("token" in document or "generated_text" in document)
-        return own and isinstance(channel.index, str) and channel != SPECIAL
+        return own and isinstance(channel.index, str) and channel != SPECIAL and not channel.repeated
 
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):
@@ -152,11 +201,9 @@ class TGIStream(DocumentStream):
         if "top_tokens" in document:
             document["top_tokens"] = []
         details = document.get("details")
-        if isinstance(details, dict):
-            sequences = details.get("best_of_sequences")
-            for said in (details, *(sequences if isinstance(sequences, list) else ())):
-                if isinstance(said, dict):
-                    said.update({name: [] for name in ("tokens", "top_tokens") if name in said})
+        for said in (details, *_sequences(details)):
+            if isinstance(said, dict):
+                said.update({name: [] for name in ("tokens", "top_tokens") if name in said})
 
     def is_blank(self, document: Any) -> bool:
         if not isinstance(document, dict) or not isinstance(document.get("token"), dict):

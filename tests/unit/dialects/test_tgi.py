@@ -24,6 +24,7 @@ Ask = Callable[..., Call]
 
 STREAM = "written/tgi_generate_stream.sse"
 AGAIN = TEXT._replace(repeated=True)
+TOP = Channel(0, Kind.TEXT, "/top_tokens", repeated=True)
 SILENCE = Problem.of("upstream_silence")
 
 
@@ -34,7 +35,8 @@ def token(text: str, **more: Any) -> bytes:
 
 def test_a_stream(open_stream: Open, play: Play, join: Join) -> None:
     events = play(open_stream("tgi"), STREAM)
-    assert join(events) == {TEXT: "The sky is blue.", SPECIAL: "</s>", AGAIN: "The sky is blue."}
+    said = "The sky is blue."
+    assert join(events) == {TEXT: said, SPECIAL: "</s>", AGAIN: said, TOP: said}
     assert [list(event.ends) for event in events] == [*([[]] * 5), [EVERY_CHANNEL]]
     assert [event.usage for event in events if event.usage] == [Usage(8, 6)]
 
@@ -42,7 +44,12 @@ def test_a_stream(open_stream: Open, play: Play, join: Join) -> None:
 def test_a_whole_reply(open_stream: Open, play: Play, join: Join) -> None:
     stream = open_stream("tgi", "application/json")
     (event,) = play(stream, "written/tgi_generate.json")
-    assert join([event]) == {TEXT: "The sky is blue.", Channel(1, Kind.TEXT, 0): "The sky is wide."}
+    tokens = Channel(0, Kind.TEXT, "/details/tokens", repeated=True)
+    assert join([event]) == {
+        TEXT: "The sky is blue.",
+        Channel(1, Kind.TEXT, 0): "The sky is wide.",
+        tokens: "The sky is blue.</s>",
+    }
     assert (event.usage, list(event.ends)) == (Usage(None, 6), [EVERY_CHANNEL])
     stream.delivered([event])
     assert stream.finished
@@ -55,7 +62,15 @@ def test_a_whole_reply(open_stream: Open, play: Play, join: Join) -> None:
         ({"text": "a", "meta": {"b": "c"}}, ["a", "c"]),
         ([{"generated_text": "a"}], ["a"]),
         ({"token": "a"}, ["a"]),
-        ({"details": {"new": "a"}, "generated_text": 7}, []),
+        ({"details": {"new": "a"}, "generated_text": 7}, ["a"]),
+        (
+            {"details": {"finish_reason": "a", "prefill": [{"id": 1, "text": "b"}, {"text": "c", "new": "d"}]}},
+            ["d", "bc"],
+        ),
+        ({"details": {"best_of_sequences": [{"tokens": [{"text": "a"}, {"text": "b"}]}]}}, ["ab"]),
+        ({"details": {"best_of_sequences": {"a": "b"}, "tokens": {"c": "d"}}}, ["b", "d"]),
+        ({"top_tokens": [{"text": "a"}, {"text": "b"}]}, ["a\n\nb"]),
+        ({"details": {"top_tokens": [[{"text": "a"}], [{"text": "b"}, 7, "c"]]}}, ["c", "a\n\nb"]),
     ],
 )
 def test_what_other_events_say(document: Any, texts: list[str], open_stream: Open) -> None:
@@ -76,7 +91,7 @@ def test_an_error_of_the_upstream_ends_everything(open_stream: Open) -> None:
 
 def test_what_mirrors_a_text_goes_with_it(open_stream: Open, play: Play) -> None:
     event = play(open_stream("tgi"), STREAM)[0]
-    rewritten = event.with_deltas([(TEXT, "*")])
+    rewritten = event.with_deltas([(TEXT, "*"), (TOP, "The")])
     assert rewritten is not None
     assert rewritten.document["token"]["id"] == 0
     assert rewritten.document["top_tokens"] == []
@@ -89,6 +104,15 @@ def test_what_mirrors_the_text_of_a_whole_reply_goes_with_it(open_stream: Open, 
     assert rewritten is not None
     assert b"sky" not in rewritten.raw
     assert rewritten.document["details"]["generated_tokens"] == 6
+
+
+def test_tokens_that_were_not_chosen_go_with_what_is_changed_of_them(open_stream: Open) -> None:
+    others = [{"id": 1, "text": "a", "logprob": -1.0}, {"id": 2, "text": "b", "logprob": -2.0}]
+    event = open_stream("tgi").event(token("a", top_tokens=others))
+    rewritten = event.with_deltas([(TEXT, "a"), (TOP, "a\n\n*")])
+    assert rewritten is not None
+    assert rewritten.document["top_tokens"] == []
+    assert rewritten.document["token"]["text"] == "a"
 
 
 def test_what_repeats_the_text_can_be_rewritten(open_stream: Open, play: Play) -> None:

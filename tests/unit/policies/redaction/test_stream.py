@@ -667,6 +667,16 @@ async def test_log_probabilities_stay_in_any_dialect_where_they_say_nothing_else
     assert (b"-0.5" in delivered or b"-1" in delivered) == stays
 
 
+async def test_lists_of_tokens_stay_where_they_say_nothing_else(begin: Begin) -> None:
+    exchange = await begin("tgi")
+    for other in ("the", "ann@example.com"):
+        token, top = {"id": 1, "text": "so ", "special": False}, [{"id": 2, "text": other, "logprob": -0.5}]
+        exchange.read(sse_of({"token": token, "top_tokens": top, "generated_text": None}))
+    delivered = joined(exchange.delivered)
+    assert b"the" in delivered
+    assert b"ann" not in delivered
+
+
 # Stopping
 
 
