@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,9 @@ from rigs import redaction_cases as cases
 from policies.redaction.entities import DEFAULTS, entities
 from policies.redaction.scanner import Scanner
 
-DOCUMENTATION = Path(__file__).parents[4] / "docs" / "redaction.md"
+Redact = Callable[[str], str]
 
-
-@pytest.fixture(scope="module")
-def scanner() -> Scanner:
-    return Scanner(entities(["US", "GB", "DE"]))
-
-
-def redact(scanner: Scanner, text: str) -> str:
-    return scanner.redact(text, lambda entity, found: f"[{entity.name}]")
+DOCUMENTATION = Path(__file__).parents[5] / "docs" / "redaction.md"
 
 
 def test_each_is_named_and_described() -> None:
@@ -60,8 +54,9 @@ def test_little_is_held_in_scripts_without_spaces(scanner: Scanner) -> None:
 
 def test_regions_are_added_once_and_only_if_asked_for() -> None:
     assert len(entities(["US", "US"])) == len(entities(["US"])) > len(entities())
-    assert "[PHONE]" not in redact(Scanner(entities()), "(212) 555-0123")
-    assert redact(Scanner(entities()), "+1 212 555 0123") == "[PHONE]"
+    scanner = Scanner(entities())
+    assert scanner.redact("(212) 555-0123", lambda entity, found: "#") == "(212) 555-0123"
+    assert scanner.redact("+1 212 555 0123", lambda entity, found: "#") == "#"
 
 
 def test_a_region_without_a_plan_is_refused() -> None:
@@ -86,8 +81,8 @@ def test_a_region_without_a_plan_is_refused() -> None:
         ("请发送到zhang@example.com或者打电话", "请发送到[EMAIL]或者打电话"),
     ],
 )
-def test_what_stands_around_a_secret_stays(scanner: Scanner, text: str, expected: str) -> None:
-    assert redact(scanner, text) == expected
+def test_what_stands_around_a_secret_stays(redact: Redact, text: str, expected: str) -> None:
+    assert redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,24 +97,8 @@ def test_what_stands_around_a_secret_stays(scanner: Scanner, text: str, expected
         "eyJhbGciOiJIUzI1NiJ9 is a header",
     ],
 )
-def test_what_only_looks_like_one_stays(scanner: Scanner, text: str) -> None:
-    assert redact(scanner, text) == text
-
-
-def test_a_value_known_by_its_mark_keeps_its_name_behind_any_other(scanner: Scanner) -> None:
-    case = next(case for case in cases.positives() if case.entity == "GITHUB_TOKEN")
-    assert redact(scanner, f"api_key = {case.secret}") == "api_key = [GITHUB_TOKEN]"
-
-
-@pytest.mark.parametrize(
-    "name", ["secret=", "password: ", "pass='", 'api_key: "', "DB_PASS=", "-p ", "Bearer ", "passwd is "]
-)
-def test_a_name_before_a_token_never_bites_a_part_off_it(scanner: Scanner, name: str) -> None:
-    """Whoever names it begins before it, so what finds names must take the whole value or leave it to what knows it."""
-    for case in cases.positives():
-        if case.entity.endswith(("_KEY", "_TOKEN", "_OAUTH")) and redact(scanner, case.secret) == f"[{case.entity}]":
-            left = redact(scanner, f"{name}{case.secret} x")
-            assert re.fullmatch(re.escape(name) + r"\[[A-Z0-9_]+\] x", left), left
+def test_what_only_looks_like_one_stays(redact: Redact, text: str) -> None:
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize(
@@ -138,23 +117,5 @@ def test_a_name_before_a_token_never_bites_a_part_off_it(scanner: Scanner, name:
         ("303  331  359", "303  331  359"),
     ],
 )
-def test_what_names_a_value_stays(scanner: Scanner, text: str, expected: str) -> None:
-    assert redact(scanner, text) == expected
-
-
-def test_long_secrets_commit_early_and_are_swallowed(scanner: Scanner) -> None:
-    for case in cases.positives():
-        if case.entity not in ("PRIVATE_KEY", "JWT"):
-            continue
-        redactor = scanner.redactor(lambda entity, found: "#")
-        held = []
-        for character in case.text[: case.end]:
-            redactor.feed(character)
-            held.append(redactor.held)
-        assert max(held) < 320
-        assert held[-1] <= 40  # what may still be the marker of the end
-
-
-def test_a_key_without_its_end_is_swallowed_up_to_what_cannot_stand_in_one(scanner: Scanner) -> None:
-    text = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA75ZgHq1fD3Ld\n```\nThat was it."
-    assert redact(scanner, text) == "[PRIVATE_KEY]```\nThat was it."
+def test_what_names_a_value_stays(redact: Redact, text: str, expected: str) -> None:
+    assert redact(text) == expected
