@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from rigs import redaction_blind as blind
 from rigs import redaction_cases as cases
 
 from policies.redaction.entities import entities
@@ -76,3 +77,25 @@ def test_national_phones_touch_no_clean_text(scanner: Scanner) -> None:
     for text in cases.clean():
         scanner.redact(text, lambda entity, found: counted.append(entity.name) or "")
     assert "PHONE" not in counted
+
+
+def test_a_set_that_was_written_blind(scanner: Scanner) -> None:
+    labelled: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    clean, touched = 0, 0
+    for entity, text, match in blind.cases():
+        left = redact(scanner, text)
+        if entity is None:
+            clean += 1
+            touched += left != text
+        else:
+            labelled[entity] += 1
+            found[entity] += match not in left
+    for entity, count in sorted(labelled.items()):
+        print(f"{entity:20} {found[entity]:4} of {count:4}")
+    print(f"clean texts touched: {touched} of {clean}")
+    others = labelled.total() - labelled[blind.PHONE]
+    assert (others, clean) == (569, 302)
+    assert found[blind.PHONE] >= PHONE_RECALL * labelled[blind.PHONE]
+    assert found.total() - found[blind.PHONE] >= OTHER_RECALL * others
+    assert touched <= CLEAN_TOUCHED * clean
