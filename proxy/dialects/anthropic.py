@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -41,6 +42,8 @@ MAX_BLOCKS = 1024
 """The open blocks that are kept track of, for one stream; the API has one at a time."""
 
 _PATH = re.compile(r"^(?!.*/threads/).*/messages(/count_tokens)?/?$")  # threads have messages in OpenAI's Assistants
+# Vertex AI has the model in the path. Amazon Bedrock has its own framing, which nobody here speaks.
+_VERTEX = re.compile(r"/publishers/anthropic/models/(?P<model>[^/]+)(?::|%3A)(?:r|streamR)awPredict/?$")
 _ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -75,7 +78,7 @@ class Anthropic:
     name = "anthropic"
 
     def matches(self, path: str) -> bool:
-        return _PATH.search(path) is not None
+        return bool(_PATH.search(path) or _VERTEX.search(path))
 
     def speaks(self, document: Any) -> bool:
         return isinstance(document, dict) and document.get("type") in _FIRST_TYPES
@@ -83,7 +86,10 @@ class Anthropic:
     def read_call(self, request: Request) -> Call:
         document = openai_common.read_request(request.body)
         texts = [slot.text for slot in _request_slots(document)]
-        return openai_common.read_call(document, document.get("max_tokens"), texts)
+        call = openai_common.read_call(document, document.get("max_tokens"), texts)
+        if call.model is None and (named := _VERTEX.search(request.path)):
+            call.model = unquote(named["model"])
+        return call
 
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         return Generic().request_texts(root)

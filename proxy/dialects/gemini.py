@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
 
 # The method of a model (some clients escape the colon), and models in a version that only this API has.
-_PATH = re.compile(r"/(?:models|tunedModels|endpoints)/(?P<model>[^/]+)(?::|%3A)(?P<method>[A-Za-z]+)/?$")
+# Not `rawPredict` and `streamRawPredict`: with these Vertex AI lets models of others speak in their own APIs.
+_PATH = re.compile(
+    r"/(?:models|tunedModels|endpoints)/(?P<model>[^/]+)(?::|%3A)(?P<method>(?!(?:r|streamR)awPredict)[A-Za-z]+)/?$"
+)
 _MODELS = re.compile(r"/v\d+(?:alpha|beta)\d*/(?:models|tunedModels)(?:/[^/]+)?/?$")
 
 # In requests, in either spelling: the API's words and names, and opaque bytes.

@@ -21,6 +21,8 @@ Open = Callable[..., DialectStream]
 Play = Callable[..., list[Event]]
 Join = Callable[[Iterable[Event]], dict[Channel, str]]
 Ask = Callable[..., Call]
+
+VERTEX = "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict"
 Serve = Callable[..., str]
 
 RECORDED, TOOLS = "llama_cpp/messages.sse", "written/anthropic_messages_tools.sse"
@@ -419,10 +421,18 @@ def test_anthropics_client_raises_its_own_error(
         ("/v1/messages/batches", False),
         ("/v1/threads/thread_1/messages", False),
         ("/v1/mymessages", False),
+        (VERTEX, True),
+        (VERTEX.replace("streamRawPredict", "rawPredict"), True),
+        (VERTEX.replace("anthropic", "mistralai"), False),
     ],
 )
 def test_which_paths_speak_it(path: str, matches: bool) -> None:
     assert Anthropic().matches(path) is matches
+
+
+def test_vertex_has_the_model_in_the_path(ask: Ask) -> None:
+    call = ask("auto", b'{"anthropic_version":"vertex-2023-10-16","stream":true,"messages":[]}', VERTEX)
+    assert (call.model, call.stream) == ("claude-sonnet-4-5@20250929", True)
 
 
 def test_what_a_request_asks(ask: Ask) -> None:
