@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from proxy.dialects import sse
 from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed
-from proxy.dialects.documents import is_binary, is_word, key_at
+from proxy.dialects.documents import is_binary, is_whole, key_at
 from proxy.dialects.stream import charset
 from proxy.errors import Outcome
 from proxy.framing import Event, Framing
@@ -262,18 +262,18 @@ class TextStream(PolicyStream):
 
     def _stands_alone(self, channel: Channel) -> bool:
         """Whether a text of the channel is none that goes on in other events: in a document of unknown shape, that is an
-        API's own word (a `type`), which clients must have whole in each."""
+        API's own word (a `type`) or data, which clients must have whole in each."""
         known = self._alone.get(channel)
         if known is None:
             index = channel.index
-            known = channel.repeated or (isinstance(index, str) and is_word(index.rpartition("/")[2]))
+            known = (channel.repeated and not channel.grows) or (isinstance(index, str) and is_whole(index.split("/")))
             if len(self._alone) < _MOST_CHANNELS:
                 self._alone[channel] = known
         return known
 
     def _is_opaque(self, channel: Channel, text: str) -> bool:
-        """Whether a text is data, at a place where data may stand."""
-        return self._is_whole and isinstance(channel.index, str) and is_binary(text, channel.index.split("/"))
+        """Whether a text that stands alone is data, at a place where data may stand."""
+        return isinstance(channel.index, str) and is_binary(text, channel.index.split("/"))
 
     def _whole(self, channel: Channel, text: str, parsed: Parsed) -> str:
         """A text that stands alone; of one that repeats what still goes on, only what is decided."""

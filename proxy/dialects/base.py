@@ -44,12 +44,14 @@ class Channel(NamedTuple):
 
     A `repeated` text says again what other events add piece by piece (the Responses API's `*.done` events), or stands
     beside what the model says (a citation, a content filter's words). It is whole in its event and ends with it: whoever
-    changes texts changes it too, on its own; whoever counts them skips it."""
+    changes texts changes it too, on its own; whoever counts them skips it. One that `grows` is said again piece by piece,
+    as what it repeats is: it goes on in later events like any other."""
 
     choice: int | None
     kind: Kind | None
     index: int | str | None  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a channel
     repeated: bool = False
+    grows: bool = False
 
     def covers(self, other: Channel) -> bool:
         """Whether `other` is one of the channels that this (possibly "every") channel names."""

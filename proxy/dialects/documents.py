@@ -204,9 +204,18 @@ _WORDS = frozenset(
         "mimeType", "mime_type", "model", "modelVersion", "name", "object", "role", "status", "stop_reason", "type",
     )
 )  # fmt: skip
+# More of them, of replies: what stands under these names, or under one that ends so, is no text that comes in pieces.
+_LABELS = frozenset(
+    (
+        "channel", "digest", "encoding", "format", "kind", "namespace", "provider", "service_tier", "system_fingerprint",
+        "version",
+    )
+)  # fmt: skip
+_LABEL_ENDINGS = ("_at", "_name", "_reason", "_status", "_type", "_uri", "_url", "Name", "Reason", "Type", "Uri", "Url")
 # Below these names, and in `data` below the second, APIs have binary data. Long enough, it is not mistaken for anything.
 _BINARY = frozenset(
     (
+        "audio",
         "b64_json",
         "embedding",
         "encrypted_content",
@@ -220,8 +229,9 @@ _BINARY = frozenset(
         "url",
     )
 )
-_BINARY_DATA = frozenset(("audio", "blob", "inlineData", "inline_data", "input_audio", "source"))
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+_BINARY_DATA = frozenset(("audio", "blob", "inlineData", "inline_data", "input_audio", "reasoning_details", "source"))
+_LEAST_BASE64 = 64
+_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]{{{_LEAST_BASE64},}}={{0,2}}")
 _DATA_URL = re.compile(
     r"data:(?:image|audio|video|font|application)/[a-z0-9.+-]{1,64}(?:;[a-z]{1,16}=[A-Za-z0-9.-]{1,32})*;base64,"
     r"[A-Za-z0-9+/_-]*={0,2}"
@@ -254,6 +264,17 @@ def is_word(key: object) -> bool:
     return key in _WORDS or (isinstance(key, str) and key.endswith(("_id", "Id")))
 
 
+def is_label(key: str) -> bool:
+    """Whether what stands under this key of a reply is such a word, or the like: it is short, and said in one piece."""
+    return is_word(key) or key in _LABELS or key.endswith(_LABEL_ENDINGS)
+
+
+def is_whole(path: Sequence[str | int]) -> bool:
+    """Whether the string at `path` of a reply of unknown shape is whole in its event, also where texts come in pieces: a
+    label, or data."""
+    return is_label(key_at(path)) or _is_binary_place(path)
+
+
 def is_value(path: Path) -> bool:
     """Whether the string at `path` of a request is in an object that people fill: no name there is the API's own."""
     return not _VALUES.isdisjoint(path[1:-1]) or (path[:1] != ("input",) and not _VALUES.isdisjoint(path[:1]))
@@ -269,11 +290,14 @@ def is_binary(text: str, path: Sequence[str | int]) -> bool:
     whole, or base64 where an API has nothing else."""
     if text.startswith("data:"):
         return _DATA_URL.fullmatch(text) is not None
+    return len(text) >= _LEAST_BASE64 and _is_binary_place(path) and _BASE64.fullmatch(text) is not None
+
+
+def _is_binary_place(path: Sequence[str | int]) -> bool:
     names = [part for part in path if isinstance(part, str) and not part.isdigit()]
-    known = names[-1:] != [] and (
+    return names[-1:] != [] and (
         names[-1] in _BINARY or (names[-1] == "data" and not _BINARY_DATA.isdisjoint(names[-2:-1]))
     )
-    return known and _BASE64.fullmatch(text) is not None
 
 
 def texts_of(slots: Iterable[Slot]) -> list[str]:

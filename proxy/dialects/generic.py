@@ -1,7 +1,8 @@
 """APIs of unknown shape, told apart by content type alone.
 
 - Server-sent events whose data is JSON, NDJSON and whole JSON: every string value is a channel, its index the JSON
-  pointer. `data: [DONE]` ends every channel.
+  pointer. `data: [DONE]` ends every channel, and so does an event that says in the words of most APIs that something has
+  ended. It is no terminal: what has ended may be a part of the answer.
 - Server-sent events whose data is anything else: the data is the text of the one channel with index "", as is the
   string where a whole document is one. A number is such text too, or digits sent token by token would go unseen.
 - Text (`text/*` in UTF-8): one channel with index "".
@@ -10,14 +11,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..errors import Problem
 from ..framing import Event, Framer, Framing
 from . import sse
 from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
-from .documents import Slot, decode, encode, is_binary, is_filled, is_value, is_word, string_slots
+from .documents import Slot, decode, encode, is_binary, is_filled, is_value, is_whole, is_word, string_slots
 from .stream import UNKNOWN, DocumentStream, Stream, Text, charset, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
@@ -26,6 +30,15 @@ if TYPE_CHECKING:
 
 WHOLE_TEXT = Channel(0, Kind.TEXT, "")
 """The channel of what is text as a whole; "" is the JSON pointer to a whole document."""
+
+_ENDS = (Channel(0, None, None),)  # all that there are, and yet not the end of the reply
+_TYPES = ("type", "event", "event_type", "eventType")
+_SAYS_END = re.compile(
+    r"(?:^|[^A-Za-z])(?i:end|done|stop|finish|finished|complete|completed|success|final)$"
+    r"|[a-z](?:End|Done|Stop|Finish|Finished|Complete|Completed|Success|Final)$"
+)
+_ENDED = ("stop", "done", "finished", "is_finished")
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
 
 
 class Generic:
@@ -85,10 +98,24 @@ class GenericStream(DocumentStream):
     """JSON of unknown shape, or server-sent text."""
 
     def texts(self, root: list[Any]) -> Iterable[Text]:
-        return every_text(root, 0)
+        for channel, slot in every_text(root, 0):
+            is_data = is_binary(slot.text, slot.path) and is_whole(slot.path)
+            yield (channel._replace(repeated=True) if is_data else channel), slot
 
     def read(self, document: Any) -> Parsed:
-        return Parsed(usage=usage_of(document))
+        return Parsed(ends=_ENDS if _says_end(document) else (), usage=usage_of(document))
+
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        """OpenAI's Assistants show a run and a message whole again whenever they have changed."""
+        name = document.get("object") if isinstance(document, dict) else None
+        return isinstance(name, str) and name.startswith("thread.") and not name.endswith(".delta")
+
+    def parse(self, raw: bytes) -> Parsed:
+        parsed = super().parse(raw)
+        if self.framing is not Framing.SSE or raw.startswith(b"data:"):
+            return parsed
+        name = (sse.read(raw).event or b"").decode("latin-1")
+        return msgspec.structs.replace(parsed, ends=[*parsed.ends, *_ENDS]) if _SAYS_END.search(name) else parsed
 
     def load(self, data: bytes, read: Callable[[bytes], Any] = decode) -> Any:
         if self.framing is Framing.SSE and data.lstrip()[:1] not in (b"{", b"[", b'"'):
@@ -111,7 +138,7 @@ class GenericStream(DocumentStream):
         fields = sse.read(event.raw)
         if not text and fields.event is None and fields.id is None and fields.retry_ms is None:
             return None
-        return Event(sse.with_data(event.raw, _to_bytes(text)), self, _plain(text))
+        return Event(sse.with_data(event.raw, _to_bytes(text)), self, _plain(text, event.ends))
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         if isinstance(event.parsed, _PlainText) and channel == WHOLE_TEXT:
@@ -202,8 +229,19 @@ class _PlainText(Parsed, gc=False):
     """A payload that is text and not a document, also where the text that a policy gave it looks like one."""
 
 
-def _plain(text: str) -> _PlainText:
-    return _PlainText([(WHOLE_TEXT, text)] if text else ())
+def _plain(text: str, ends: Sequence[Channel] = ()) -> _PlainText:
+    return _PlainText([(WHOLE_TEXT, text)] if text else (), ends)
+
+
+def _says_end(document: Any) -> bool:
+    """Whether a document of unknown shape says that something has ended: a part of an answer, the answer, the reply."""
+    if not isinstance(document, dict):
+        return False
+    return (
+        any(isinstance(name := document.get(key), str) and _SAYS_END.search(name) for key in _TYPES)
+        or any(document.get(key) is True for key in _ENDED)
+        or any(isinstance(reason := document.get(key), str) and reason for key in _REASONS)
+    )
 
 
 def _read_text(data: bytes) -> Parsed:

@@ -134,14 +134,6 @@ def _is_structure(path: Path) -> bool:
     return False
 
 
-def _is_name(path: Path) -> bool:
-    """Whether there, in a message, stands the name of the tool that the model calls: it is said in one piece."""
-    match path:
-        case ("tool_calls", _, "function" | "custom", "name") | ("function_call", "name"):
-            return True
-    return False
-
-
 # A chunk as nearly all are, typed: reading it costs a fifth of what reading any document does. What has a text in a field
 # not named here, or in one that has to be null here, is read as any document.
 
@@ -278,7 +270,14 @@ def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel |
         return Channel(choice, *known, repeated)
     if _is_structure(path):
         return None
-    return Channel(choice, Kind.TEXT, pointer(path), repeated or _is_name(path))
+    match path:
+        case ("reasoning_details", int(position), "text" | "summary" as name):
+            # OpenRouter's: what `reasoning` says, once more in pieces. Not each chunk has all the details.
+            number = message["reasoning_details"][position].get("index")
+            index = f"/reasoning_details/{number if type(number) is int else position}/{name}"
+            again = repeated or "reasoning" in message or "reasoning_content" in message
+            return Channel(choice, Kind.REASONING, index, again, grows=again and not repeated)
+    return Channel(choice, Kind.TEXT, pointer(path), repeated or not openai_common.grows(path))
 
 
 def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:

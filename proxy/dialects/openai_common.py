@@ -1,8 +1,10 @@
 """What OpenAI's chat completions and completions have in common: the envelope of a chunk, its ends, usage and errors.
 
 Source: OpenAI API reference, "Chat Completions: streaming events" and "Completions"; what else real servers send is said
-where it matters. Servers that speak this dialect add fields freely, so an unknown field of the envelope is no text, while
-an unknown string inside a message is one (its channel's index is its JSON pointer): nothing the model said goes unseen.
+where it matters. Servers that speak this dialect add fields freely. Every string that is none of the API's own words is a
+text (its channel's index is its JSON pointer): nothing the model said goes unseen. One that stands directly in a message
+goes on in the chunks that follow, as do the nested ones that are known to; any other nested string (a citation, a sound,
+a signature) is whole in its chunk.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ..framing import Event, Framing
 from ..policy import Ending
 from . import logprobs, sse
 from .base import EVERY_CHANNEL, Call, Channel, Kind, Parsed, Usage
-from .documents import decode, decode_editable, encode, is_blank, only, pointer, string_slots, token_ids
+from .documents import Path, decode, decode_editable, encode, is_blank, is_label, only, pointer, string_slots, token_ids
 from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
@@ -105,6 +107,23 @@ def ask_for_usage(request: Request) -> bool:
     document["stream_options"] = {**(options or {}), "include_usage": True}
     request.replace_body(encode(document))
     return True
+
+
+def grows(path: Path) -> bool:
+    """Whether the string at `path` of a message, where no API documents it or not as a text of its own, goes on in the
+    chunks that follow."""
+    match path:
+        case (str(name),):
+            return not is_label(name)
+        case ():
+            return True
+        case ("audio", "transcript") | ("content", _, str()) | ("content", _, "thinking", _, "text"):
+            return True
+        case ("tool_calls", _, "function", "arguments") | ("tool_calls", _, "custom", "input"):
+            return True
+        case ("function_call", "arguments") | ("reasoning_details", _, "text" | "summary"):
+            return True
+    return False
 
 
 def is_object(document: Any, name: str) -> bool:
@@ -235,8 +254,8 @@ class OpenAIStream(DocumentStream):
         document = self.document(event.raw)
         if not isinstance(document, dict) or "usage" not in document:
             return event
-        if document["usage"] and not document.get("choices"):
-            return None
+        if document["usage"]:  # beside a choice the upstream states it unasked (OpenRouter, Mistral)
+            return event if document.get("choices") else None
         document = decode_editable(self.payload(event.raw) or b"")
         del document["usage"]
         was = event.parsed

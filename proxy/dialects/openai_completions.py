@@ -61,7 +61,7 @@ class CompletionsStream(openai_common.OpenAIStream):
             if name in ("text", "delta", "message"):  # the others are chat's, but who mixes the two up sends them
                 for slot in string_slots(choice, name, (name,), is_filled):
                     place = 0 if slot.path == ("text",) else pointer(slot.path)
-                    yield Channel(index, Kind.TEXT, place), slot
+                    yield Channel(index, Kind.TEXT, place, not openai_common.grows(slot.path[1:])), slot
 
     def empty_choice(self, *, first: bool) -> dict[str, Any]:
         return {"text": "", "logprobs": None, "finish_reason": "length"}

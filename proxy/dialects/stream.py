@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..framing import Event, Framer, Framing, framer_for
 from . import arrays, sse
 from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed, Usage
-from .documents import Slot, decode, decode_editable, encode, pointer, repeats_names, string_slots
+from .documents import Slot, decode, decode_editable, encode, is_label, key_at, pointer, repeats_names, string_slots
 
 if TYPE_CHECKING:
     from ..messages import ResponseHead
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 NOTHING = Parsed()
 UNKNOWN = Parsed(known=False)
 DONE = Parsed(ends=(EVERY_CHANNEL,))
-
-_SAID_AGAIN = ("created_at", "event", "model", "object", "role", "type")
 
 Text = tuple[Channel, Slot]
 """A text of a document: whose it is and where it stands."""
@@ -278,11 +276,11 @@ class DocumentStream(Stream):
         raise ValueError("only an event of a stream that has this channel can be continued")
 
     def say_again(self, event: Event, channel: Channel, text: str) -> Event:
-        """A continuation where nothing is known of the shape: all but the texts is said again, and so are the words that
-        tell a client what it is given. Raises like `place`."""
+        """A continuation where nothing is known of the shape: all but the texts is said again, and so are the words and
+        identifiers that tell a client what it is given. Raises like `place`."""
         root, slot = self.place(event, channel)
         for _, other in list(self.texts(root)):
-            if other.key not in _SAID_AGAIN:
+            if not is_label(key_at(other.path)):
                 other.put("")
         slot.put(text)
         said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)

@@ -17,6 +17,7 @@ from proxy.dialects.documents import (
     is_blank,
     is_filled,
     is_value,
+    is_whole,
     is_word,
     key_at,
     only,
@@ -132,6 +133,18 @@ def test_pointer() -> None:
 )
 def test_words_of_an_api(key: object, word: bool) -> None:
     assert is_word(key) is word
+
+
+@pytest.mark.parametrize(
+    ("path", "whole"),
+    [
+        (("id",), True), (("event_type",), True), (("toolCallId",), True), (("finishReason",), True), (("digest",), True),
+        (("b64_json",), True), (("audio", "data"), True), (("images", 0), True), (("a", "format"), True),
+        (("delta",), False), (("data",), False), (("text", 0), False), ((), False),
+    ],
+)  # fmt: skip
+def test_what_never_comes_in_pieces(path: tuple[str | int, ...], whole: bool) -> None:
+    assert is_whole(path) is whole
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,77 @@ def test_a_continuation_says_no_other_text_again(open_stream: Open) -> None:
     assert event.continuation(at("/a"), "z").raw == b'{"a":"z"}\n'
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"type":"text-end","id":"t1"}\n\n',
+        b'data: {"type":"finish"}\n\n',
+        b'data: {"type":"TEXT_MESSAGE_END"}\n\n',
+        b'data: {"type":"transcript.text.done","text":"x"}\n\n',
+        b'data: {"event":"message_end"}\n\n',
+        b'data: {"eventType":"messageEnd"}\n\n',
+        b'data: {"event_type":"interaction.complete"}\n\n',
+        b'data: {"content":"","stop":true}\n\n',
+        b'data: {"text":"x","finish_reason":"length"}\n\n',
+        b"event: thread.run.completed\ndata: {}\n\n",
+        b"event: thread.run.completed\ndata: text\n\n",
+        b"event: end\ndata:\n\n",
+        b"event: end\n\n",
+    ],
+)
+def test_an_event_that_says_that_something_ended_ends_what_goes_on_and_not_the_reply(
+    raw: bytes, open_stream: Open
+) -> None:
+    stream = open_stream("generic")
+    event = stream.event(raw)
+    assert any(end.covers(at("/delta")) and end.covers(WHOLE_TEXT) for end in event.ends)
+    stream.delivered([event])
+    assert (stream.finished, stream.terminates) == (False, False)
+    assert len(stream.ending(Ending.ERROR, SILENCE)) == 1
+    if event.deltas:
+        rewritten = event.with_deltas([(channel, "other") for channel, _ in event.deltas])
+        assert rewritten is not None
+        assert rewritten.ends == event.ends
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"type":"text-delta","delta":"the end"}\n\n',
+        b'data: {"type":"send"}\n\n',
+        b'data: {"type":"abandoned"}\n\n',
+        b'data: {"type":7,"stop":false,"done":null,"finish_reason":null}\n\n',
+        b'data: {"stop":["x"],"finish_reason":""}\n\n',
+        b"event: message\ndata: end\n\n",
+        b"data: done\n\n",
+        b'data: ["done"]\n\n',
+    ],
+)
+def test_what_ends_nothing(raw: bytes, open_stream: Open) -> None:
+    assert list(open_stream("generic").event(raw).ends) == []
+
+
+def test_lines_end_too(open_stream: Open) -> None:
+    assert list(open_stream("generic", "application/x-ndjson").event(b'{"response":"x","done":true}\n').ends)
+
+
+@pytest.mark.parametrize(("name", "whole"), [("thread.run", True), ("thread.message.delta", False), ("thread", False)])
+def test_an_object_of_openais_assistants_is_whole_in_its_event(name: str, whole: bool, open_stream: Open) -> None:
+    event = open_stream("generic").event(b'data: {"object":"%s","instructions":"x"}\n\n' % name.encode())
+    assert (at("/instructions") in event.ends) is whole
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/x-ndjson", "application/json"])
+def test_data_in_base64_is_no_text_that_goes_on_or_counts(content_type: str, open_stream: Open) -> None:
+    data = "iVBORw0KGgoAAA" * 30
+    body = json.dumps({"b64_json": data, "delta": data, "n": {"url": f"data:image/png;base64,{data}"}}).encode()
+    raw = b"data: " + body + b"\n\n" if content_type.endswith("stream") else body
+    event = open_stream("generic", content_type).event(raw)
+    repeated = [channel.index for channel, _ in event.deltas if channel.repeated]
+    assert repeated == ["/b64_json", "/n/url"]
+    assert [channel.index for channel, _ in event.deltas] == ["/b64_json", "/delta", "/n/url"]
+
+
 # Server-sent text
 
 
@@ -318,7 +389,7 @@ def test_a_continuation_says_again_what_kind_of_event_it_is(open_stream: Open) -
     }
     event = open_stream("generic").event(b"event: e\ndata: " + json.dumps(document).encode() + b"\n\n")
     continued = event.continuation(at("/delta/text"), "d")
-    said = {"type": "delta", "id": "", "index": 0, "delta": {"type": "text", "text": "d", "name": "", "note": ""}}
+    said = {"type": "delta", "id": "7", "index": 0, "delta": {"type": "text", "text": "d", "name": "b", "note": ""}}
     assert continued.document == said
     assert continued.raw.startswith(b"event: e\n")
     assert continued.deltas == [(at("/delta/text"), "d")]

@@ -28,8 +28,13 @@ def ends_of(events: Iterable[Event]) -> list[Channel]:
     return [end for event in events for end in event.ends]
 
 
+def beside(place: str) -> Channel:
+    """Of a string that is whole in its chunk."""
+    return Channel(0, Kind.TEXT, f"/{place}", repeated=True)
+
+
 def name(place: str) -> Channel:
-    return Channel(0, Kind.TEXT, f"/{place}/name", repeated=True)
+    return beside(f"{place}/name")
 
 
 # Streams
@@ -152,6 +157,34 @@ def test_halves_of_surrogate_pairs(open_stream: Open, play: Play, join: Join) ->
         (
             {"role": "assistant", "content": "a", "audio": {"transcript": "b"}},
             [(TEXT, "a"), (Channel(0, Kind.TEXT, "/audio/transcript"), "b")],
+        ),
+        ({"note": "n", "channel": "c"}, [(Channel(0, Kind.TEXT, "/note"), "n"), (beside("channel"), "c")]),
+        (
+            {"audio": {"id": "i", "data": "d"}, "annotations": [{"url": "u"}], "note": {"text": "t"}},
+            [
+                (beside(at), text)
+                for at, text in (("audio/id", "i"), ("audio/data", "d"), ("annotations/0/url", "u"), ("note/text", "t"))
+            ],
+        ),
+        (
+            {"tool_calls": [{"index": 1, "id": "c", "extra_content": {"google": {"thought_signature": "s"}}}]},
+            [(beside("tool_calls/0/extra_content/google/thought_signature"), "s")],
+        ),
+        (
+            {"reasoning": "r", "reasoning_details": [{"index": 3, "text": "r", "format": "f"}, {"summary": "s"}]},
+            [
+                (Channel(0, Kind.REASONING, 1), "r"),
+                (Channel(0, Kind.REASONING, "/reasoning_details/3/text", repeated=True, grows=True), "r"),
+                (beside("reasoning_details/0/format"), "f"),
+                (Channel(0, Kind.REASONING, "/reasoning_details/1/summary", repeated=True, grows=True), "s"),
+            ],
+        ),
+        (
+            {"reasoning_details": [{"text": "r", "signature": "s"}]},
+            [
+                (Channel(0, Kind.REASONING, "/reasoning_details/0/text"), "r"),
+                (beside("reasoning_details/0/signature"), "s"),
+            ],
         ),
         ("bare", [(Channel(0, Kind.TEXT, ""), "bare")]),
     ],

@@ -54,6 +54,12 @@ def test_the_fields_of_chat_are_texts_too(name: str, open_stream: Open) -> None:
     assert rewritten.document["choices"] == [{"index": 0, name: {"content": "x"}, "text": "x"}]
 
 
+def test_what_is_nested_there_is_whole_but_for_what_is_known_to_go_on(open_stream: Open) -> None:
+    delta = {"annotations": [{"url": "u"}], "tool_calls": [{"function": {"arguments": "{"}}]}
+    event = open_stream("openai-completions").event(chunk(delta=delta, text="b"))
+    assert [channel.repeated for channel, _ in event.deltas] == [True, False, False]
+
+
 @pytest.mark.parametrize("text", [None, "", 7])
 def test_a_choice_without_text(text: Any, open_stream: Open) -> None:
     event = open_stream("openai-completions").event(chunk(text=text))

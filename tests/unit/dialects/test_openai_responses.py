@@ -419,7 +419,7 @@ def test_a_text_that_no_delta_adds_to_goes_on_in_an_event_like_its_own(stream: D
     channel = Channel(0, Kind.TEXT, "0/output")
     continued = event.continuation(channel, "more")
     assert continued.deltas == [(channel, "more")]
-    assert continued.document == {**event.document, "item": {**item, "name": "", "output": "more"}}
+    assert continued.document == {**event.document, "item": {**item, "output": "more"}}
 
 
 def test_a_stream_without_event_names_gets_none(stream: DialectStream) -> None:

@@ -200,7 +200,92 @@ async def test_bytes_that_are_no_text_in_a_comment_stay(begin: Begin) -> None:
     assert joined(exchange.delivered) == b": \xff [MAIL]\n\n: \xff\n\n"
 
 
+CITED = [
+    {"type": "url_citation", "url_citation": {"url": f"https://{site}.example/ann", "title": site}} for site in "ab"
+]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [{"annotations": [it]} for it in CITED],
+        [{"audio": {"id": "a", "data": data}} for data in ("UklGRann", "QB8Aann=")],
+        [{"context": {"citations": [{"content": "by ann", "url": "https://x.example/ann"}], "intent": "ann"}}] * 2,
+        [{"images": [{"image_url": {"url": "data:image/png;base64," + "iVBORann" * 9}}]}] * 2,
+        [{"reasoning_details": [{"type": "reasoning.text", "format": "ann", "signature": "EqQBann"}]}] * 2,
+        [{"channel": "ann"}] * 2,
+    ],
+    ids=lambda it: next(iter(it[0])),
+)
+async def test_what_is_whole_in_its_chunk_is_not_torn_apart(beside: list[Any], begin: Begin, chunk: Chunk) -> None:
+    """Though it ends as what is looked for begins."""
+    exchange = await begin()
+    said_beside = [chunk(delta) for delta in beside]
+    exchange.read(chunk({"content": "by ann"}) + b"".join(said_beside) + chunk({}, finish="stop") + DONE)
+    assert [event.raw for event in exchange.delivered if event.raw in said_beside] == said_beside
+    assert texts(exchange.delivered)[TEXT] == "by ann"
+
+
+async def test_a_match_in_what_is_whole_is_replaced(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"annotations": [{"url_citation": {"url": "x ann@example.com"}}]}) + DONE)
+    assert exchange.delivered[0].document["choices"][0]["delta"]["annotations"] == [
+        {"url_citation": {"url": "x [MAIL]"}}
+    ]
+
+
+async def test_details_of_reasoning_go_on_as_the_reasoning_does(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    pieces = ("of ann@", "example.com now")
+    details = [{"reasoning": text, "reasoning_details": [{"text": text, "index": 0}]} for text in pieces]
+    exchange.read(b"".join(map(chunk, details)) + chunk({}, finish="stop") + DONE)
+    assert set(texts(exchange.delivered).values()) == {"of [MAIL] now"}
+
+
 # Unknown shapes
+
+
+@pytest.mark.parametrize(
+    ("deltas", "ends"),
+    [
+        (
+            [{"type": "text-delta", "id": "t1", "delta": "by ann"}],
+            [{"type": "text-end", "id": "t1"}, {"type": "finish"}],
+        ),
+        ([{"event": "message", "task_id": "t", "answer": "by ann"}], [{"event": "message_end", "task_id": "t"}]),
+        ([{"content": "by ann", "stop": False}], [{"content": "", "stop": True, "stop_type": "eos"}]),
+        ([{"is_finished": False, "text": "by ann"}], [{"is_finished": True, "finish_reason": "COMPLETE"}]),
+    ],
+)
+async def test_what_is_held_goes_before_the_event_that_says_that_something_ended(
+    deltas: list[Any], ends: list[Any], begin: Begin
+) -> None:
+    exchange = await begin("generic")
+    (delta,) = deltas
+    exchange.read(b"".join(map(sse_of, [*deltas, *ends])))
+    first, second, *others = [event.document for event in exchange.delivered]
+    assert others == ends
+    (name,) = [name for name, value in delta.items() if value == "by ann"]
+    assert (first, second) == ({**delta, name: "by "}, {**delta, name: "ann"})
+
+
+async def test_or_in_it(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(sse_of({"text": "by ann"}) + sse_of({"text": "@example.com ann", "done": True}))
+    assert [event.document["text"] for event in exchange.delivered] == ["by ", "[MAIL] ann"]
+
+
+async def test_an_end_in_the_event_field(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(sse_of({"content": "by ann"}) + b"event: end\n\n")
+    assert [event.raw for event in exchange.delivered][-2:] == [b'data: {"content":"ann"}\n\n', b"event: end\n\n"]
+
+
+async def test_data_in_base64_passes_in_streams_too(begin: Begin) -> None:
+    images = [sse_of({"type": "image.partial", "b64_json": letter * 200 + "ann"}) for letter in "AB"]
+    exchange = await begin("generic")
+    exchange.read(b"".join(images))
+    assert joined(exchange.delivered) == b"".join(images)
 
 
 async def test_a_word_of_an_unknown_api_is_whole_in_each_event(begin: Begin) -> None:
@@ -233,7 +318,7 @@ async def test_nor_does_one_beside_a_type_of_the_model_s_own(begin: Begin, chunk
     exchange = await begin()
     exchange.read(chunk({"note": {"type": "ann@example.com", "text": "bob"}}) + chunk({}, finish="stop") + DONE)
     assert b"ann" not in joined(exchange.delivered)
-    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/note/text")] == "bob"
+    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/note/text", repeated=True)] == "bob"
 
 
 async def test_what_waits_is_bounded_in_bytes(begin: Begin) -> None:

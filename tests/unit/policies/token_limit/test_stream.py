@@ -480,13 +480,21 @@ async def test_the_upstreams_usage_counts(make_limit: MakeLimit, charged: Charge
 
 async def test_usage_that_only_the_proxy_asked_for_is_hidden(make_limit: MakeLimit) -> None:
     exchange = await chat(make_limit())
-    exchange.read(chunk(usage=None) + chunk(usage={"prompt_tokens": 3, "completion_tokens": 2}))
+    exchange.read(chunk(usage=None) * 2)
     exchange.read(chunk().replace(b"}\n\n", b', "usage": null}\n\n') + FINISH)
     exchange.read(usage_chunk(3, 3) + DONE)
     exchange.end()
     assert b"usage" not in joined(exchange.delivered)
     assert joined(exchange.delivered).endswith(FINISH + DONE)
     assert len(exchange.delivered) == 5
+
+
+async def test_usage_that_is_stated_unasked_stays(make_limit: MakeLimit) -> None:
+    stated = chunk(usage={"prompt_tokens": 3, "completion_tokens": 2, "cost": 0.25})
+    exchange = await chat(make_limit())
+    exchange.read(chunk(usage=None) + stated + usage_chunk(3, 3) + DONE)
+    exchange.end()
+    assert joined(exchange.delivered) == chunk() + stated + DONE
 
 
 async def test_it_is_hidden_also_in_front_of_an_event_that_waits(make_limit: MakeLimit) -> None:
