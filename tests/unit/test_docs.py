@@ -124,10 +124,22 @@ def test_the_example_is_a_configuration() -> None:
     assert config.upstreams["demo"].url == "http://127.0.0.1:8000"
 
 
-def test_the_policies_that_are_commented_out_stand_where_they_could(tmp_path: Path) -> None:
+def test_the_policies_that_are_commented_out_stand_where_they_could(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PSEUDONYM_KEY", "sixteen bytes...")
     path = tmp_path / "whole.toml"
-    entry = f'{{ id = "alice", sha256 = "{"0" * 64}" }}'  # without any key nobody would get in
-    path.write_text(_example().replace("keys = []", f"keys = [{entry}]"))
+    entry = f'{{ id = "alice", sha256 = "{"0" * 64}" }}'
+    text = _example()
+    for default, needed in (
+        ("keys = []", f"keys = [{entry}]"),  # without any nobody would get in
+        ("requests = false  #", "requests = true  #"),  # and without pseudonyms there would be nothing to restore
+        ('action = "placeholder"', 'action = "pseudonym"'),
+        ("# pseudonym_key", "pseudonym_key"),
+    ):
+        assert text.count(default) == 1
+        text = text.replace(default, needed)
+    path.write_text(text)
     assert load(path).policies
 
 
