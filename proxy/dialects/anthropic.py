@@ -6,9 +6,10 @@ that come in pieces has the JSON pointer from there (`"2/citations/0/cited_text"
 the channel is a `repeated` one, though nothing else says it, as are those of strings that stand beside the message. A
 tool's `input` in a block is an object: its text is its JSON.
 
-Delta types that are not known here add their strings to texts. Of an event of unknown type it must be plain that there is
-no text in it, or it is unknown: policies that have to see the text fail closed. The signature of a thought stays as it is,
-also where a policy changes the thought: the upstream will then refuse it in the next request.
+Delta types that are not known here add their strings to texts, which end with their block; the summary of a compaction
+comes whole in one. Of an event of unknown type it must be plain that there is no text in it, or it is unknown: policies that
+have to see the text fail closed. The signature of a thought stays as it is, also where a policy changes the thought: the
+upstream will then refuse it in the next request.
 
 Heartbeats are `ping` events, which the API itself sends, so that every client of it knows them; the comments of
 server-sent events it never sends.
@@ -65,6 +66,15 @@ _STRUCTURE = frozenset(
         "media_type", "error_code", "signature", "encrypted_content", "encrypted_index", "stop_reason", "stop_sequence",
     )
 )  # fmt: skip
+# And of such fields in these objects of a block, and in the items of such lists: tools may have filled the others.
+_INNER = frozenset(
+    (
+        "type", "tool_id", "tool_use_id", "file_id", "media_type", "error_code", "encrypted_content", "encrypted_index",
+    )
+)  # fmt: skip
+_INNER_OF = frozenset(("caller", "citation", "citations", "content", "source"))
+# Objects beside the content that have fields as a block has them.
+_OBJECTS = frozenset(("container", "delta", "error"))
 
 
 def _error_document(problem: Problem) -> dict[str, Any]:
@@ -147,7 +157,9 @@ def _of_block(block: Any, path: Path, index: int, *, whole: bool) -> Channel | N
             return Channel(0, Kind.TOOL_ARGUMENTS, index, whole)
         case ("name",):  # of a tool that the model calls
             return Channel(0, Kind.TEXT, f"{index}/name", repeated=True)
-        case (str(name),) | (str(), str(name)) | (str(), int(), str(name)) if name in _STRUCTURE:
+        case (str(name),) if name in _STRUCTURE:
+            return None
+        case (str(owner), str(name)) | (str(owner), int(), str(name)) if owner in _INNER_OF and name in _INNER:
             return None
         case ("data",) if block.get("type") == "redacted_thinking":
             return None
@@ -171,7 +183,7 @@ def _message_texts(message: dict[str, Any], *, whole: bool) -> Iterator[Text]:
             for index in range(len(message[name])):
                 yield from _block_texts(message[name], index, index, whole=whole)
         else:
-            yield from asides(message, (name,), _STRUCTURE)
+            yield from asides(message, (name,), _STRUCTURE, _OBJECTS)
 
 
 def _event_texts(document: Any) -> Iterator[Text]:
@@ -191,11 +203,11 @@ def _event_texts(document: Any) -> Iterator[Text]:
             yield from _message_texts(document["message"], whole=True)
         case {"type": "message_delta" | "message_stop" | "content_block_stop" | "ping"}:
             pass
-        case {"type": str()} if not any(asides(document, document, _STRUCTURE)):
+        case {"type": str()} if not any(asides(document, document, _STRUCTURE, _OBJECTS)):
             return  # what is new and has no text
         case _:
             raise ValueError("an event of unknown type")
-    yield from asides(document, (name for name in document if name != holder), _STRUCTURE)
+    yield from asides(document, (name for name in document if name != holder), _STRUCTURE, _OBJECTS)
 
 
 def _usage_of(usage: Any) -> Usage | None:
@@ -281,6 +293,12 @@ class MessagesStream(DocumentStream):
             return every_text(root, 0)
         return _event_texts(document)
 
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        match document:
+            case {"type": "content_block_delta", "delta": {"type": "compaction_delta"}}:
+                return not channel.repeated
+        return False
+
     def read(self, document: Any) -> Parsed:
         match document:
             case {"error": error} if error:
@@ -289,6 +307,8 @@ class MessagesStream(DocumentStream):
                 return Parsed(ends=(Channel(0, None, index),))
             case {"type": "message_stop" | "error"}:
                 return Parsed(ends=(EVERY_CHANNEL,))
+            case {"type": "message_delta", "delta": {"stop_reason": str()}}:  # no block goes on behind it
+                return Parsed(ends=(Channel(0, None, None),), usage=_usage_of(document.get("usage")))
             case {"usage": usage} | {"message": {"usage": usage}}:
                 return Parsed(usage=_usage_of(usage))
         return NOTHING
@@ -326,7 +346,7 @@ class MessagesStream(DocumentStream):
             delta = {"type": _DELTA_TYPES[channel.kind], str(slot.key): text}
         else:
             return self.say_again(event, channel, text)
-        index = document.get("index", channel.index)
+        index = channel.index if isinstance(channel.index, int) else document["index"]
         said = self._say({"type": "content_block_delta", "index": index, "delta": delta})
         return Event(said.raw, self, Parsed([(channel, text)]))
 

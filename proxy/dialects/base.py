@@ -40,7 +40,8 @@ class Kind(enum.Enum):
 class Channel(NamedTuple):
     """`choice` is the answer's index (n > 1), `index` the position of a part or tool call within it.
 
-    For JSON of unknown shape `index` is the JSON pointer (RFC 6901) of the string.
+    For JSON of unknown shape `index` is the JSON pointer (RFC 6901) of the string. What stands below a place has its index
+    with the pointer from there ("2/action/query"), and ends with it.
 
     A `repeated` text says again what other events add piece by piece (the Responses API's `*.done` events), or stands
     beside what the model says (a citation, a content filter's words). It is whole in its event and ends with it: whoever
@@ -58,8 +59,11 @@ class Channel(NamedTuple):
         return (
             (self.choice is None or self.choice == other.choice)
             and (self.kind is None or self.kind is other.kind)
-            and (self.index is None or self.index == other.index)
+            and (self.index is None or self.index == other.index or self._is_above(other.index))
         )
+
+    def _is_above(self, index: int | str | None) -> bool:
+        return isinstance(index, str) and index.startswith(f"{self.index}/")
 
 
 EVERY_CHANNEL = Channel(None, None, None)

@@ -5,8 +5,10 @@ response that they belong to. What repeats is a `repeated` channel; so is what c
 results of a search, what the response says again of the request). Where they stand is `openai_responses_texts.py`'s.
 
 Event types that are not known here, and new ones are added often, follow the rule of all: `X.delta` adds `delta` to a
-text, `X.done` says the whole. Of any other it must be plain that there is no text in it, or it is unknown: policies that
-have to see the text fail closed. Images and sounds are no text; the transcript of a sound is.
+text, `X.done` says the whole, and any other says what it says whole (`X.added`): the API has no other word for a piece than
+`delta`. Where a new delta has other strings than its `delta`, and in what is no event of this API (their types have a dot),
+there may be pieces that cannot be told: these are unknown, and policies that have to see the text fail closed. Images and
+sounds are no text; the transcript of a sound is.
 
 Sequence numbers are the upstream's, also where a policy withheld events: they are cursors into the upstream's own record
 of the response (`starting_after`), so that counting anew would make a client that resumes lose or repeat text. What a
@@ -42,6 +44,7 @@ from .openai_responses_texts import (
     Document,
     ends_of,
     event_texts,
+    grows,
     mirrored,
     response_texts,
     split_type,
@@ -188,6 +191,9 @@ class ResponsesStream(DocumentStream):
         for number, holder in enumerate(mirrored(document)):
             yield from candidates(0, holder, MIRROR, (number,))
 
+    def is_complete(self, channel: Channel, document: Any) -> bool:
+        return not channel.repeated and not grows(channel, document)
+
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):
             return NOTHING
@@ -222,10 +228,10 @@ class ResponsesStream(DocumentStream):
         return isinstance(document, dict) and split_type(str(document.get("type")))[1] == "delta"
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
-        if channel.repeated:
-            raise ValueError("only an event that adds to a channel can be continued, not one that repeats it")
         root, slot = self.place(event, channel)
         document: Document = root[0]
+        if channel.repeated or self.is_complete(channel, document):
+            raise ValueError("only a text that goes on can be continued, not one that is whole in its event")
         name = sse.read(event.raw).event
         if split_type(str(document.get("type")))[1] == "delta":
             for _, other in list(self.texts(root)):

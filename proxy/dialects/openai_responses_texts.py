@@ -1,13 +1,16 @@
 """Where an OpenAI response and its events have their texts, and which of them end; pure.
 
 A channel's index says where in the response's `output` its text stands: "2" is the own text of an item,
-"1/content/0" that of a part; "2/action/query" is a string that is none of the texts that come in pieces.
+"1/content/0" that of a part; "2/action/query" is a string that is none of the texts that come in pieces. Only what has
+deltas goes on in later events (`grows`), and it ends with its own `*.done`, its part's or its item's; every other string is
+whole in its event.
 
 Source: OpenAI API reference, "Responses" and its "Streaming events".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +28,10 @@ _STRUCTURE = frozenset(
         "previous_response_id", "stream_id", "server_label", "created_by", "fingerprint", "encrypted_content",
     )
 )  # fmt: skip
+# And of such fields in the items of lists, where tools may have filled the others.
+_LISTED = frozenset(("type", "file_id", "container_id", "encrypted_content"))
+# Objects beside the output that have such fields; all others are filled by people (`metadata`), or not known.
+_OBJECTS = frozenset(("conversation", "error", "prompt", "tool_choice"))
 # What stands in an event, by what its type begins with.
 _HOLDERS = {
     "response": "response",
@@ -33,6 +40,9 @@ _HOLDERS = {
     "response.reasoning_summary_part": "part",
     "response.output_text.annotation": "annotation",
 }
+
+# The indices of the texts of items and parts.
+_SPOKEN_AT = re.compile(r"[^/]+(/(content|summary)/\d+)*")
 
 MIRROR = "logprobs"
 """The field in which texts are said once more, token by token, wherever it stands."""
@@ -137,9 +147,11 @@ def _spoken_texts(document: Document, type: str) -> Iterator[Text]:
     others = list(_asides(document, (name for name in document if name != field)))
     if spoken is not None and isinstance(document.get("name"), str):  # of the tool that the model calls
         others.append((Channel(0, Kind.TEXT, "/name", repeated=True), Slot(document, "name", ("name",))))
-    if others and spoken is None and suffix != "done":
+    is_new = spoken is None and suffix != "done"
+    if is_new and others and (suffix == "delta" or "." not in type):
         raise ValueError("an event of unknown type")
-    yield from others
+    for channel, slot in others:
+        yield channel._replace(repeated=not is_new), slot
 
 
 def _channel_at(owner: Any, path: Path, place: str, *, repeated: bool) -> Channel | None:
@@ -154,11 +166,11 @@ def _channel_at(owner: Any, path: Path, place: str, *, repeated: bool) -> Channe
             spoken = BY_OWNER.get(type)
             if spoken is not None and spoken.field == name:
                 return Channel(0, spoken.kind, place, repeated)
-            if name == "name" and type.endswith("_call"):  # of the tool that the model calls
+            if name == "name":  # of the tool that the model calls, or wants to
                 return Channel(0, Kind.TEXT, f"{place}/name", repeated=True)
             if name in _STRUCTURE or (type, name) == ("image_generation_call", "result"):
                 return None
-        case (str(), int(), str(name)) if name in _STRUCTURE:
+        case (str(), int(), str(name)) if name in _LISTED:
             return None
     return Channel(0, Kind.TEXT, place + pointer(path), repeated)
 
@@ -185,7 +197,8 @@ def response_texts(response: Document, *, repeated: bool) -> Iterator[Text]:
 
 
 def _asides(holder: Document, names: Iterable[str]) -> Iterator[Text]:
-    return ((channel, slot) for channel, slot in asides(holder, names, _STRUCTURE) if MIRROR not in slot.path)
+    found = asides(holder, names, _STRUCTURE, _OBJECTS)
+    return ((channel, slot) for channel, slot in found if MIRROR not in slot.path)
 
 
 def split_type(type: str) -> tuple[str, str]:
@@ -215,18 +228,18 @@ def ends_of(document: Document) -> Sequence[Channel]:
     if suffix != "done":
         return ()
     item = document.get("item")
-    place = place_of(document, item.get("id") if isinstance(item, dict) else document.get("item_id"))
     if isinstance(item, dict):
-        lengths = [(parts, len(item[parts])) for parts in PART_LISTS.values() if isinstance(item.get(parts), list)]
-        indices = [
-            place,
-            *(f"{place}/{parts}/{n}" for parts, length in lengths for n in range(length)),
-        ]
-    elif (parts := PART_LISTS.get(f"response.{event}")) is not None:
-        indices = [part_of(document, place, parts)]
-    else:
-        indices = [_index(document, event)]
-    return [Channel(0, None, index) for index in indices]
+        return (Channel(0, None, place_of(document, item.get("id"))),)
+    if (parts := PART_LISTS.get(f"response.{event}")) is not None:
+        return (Channel(0, None, part_of(document, place_of(document, document.get("item_id")), parts)),)
+    spoken = BY_EVENT.get(event)
+    return (Channel(0, Kind.TEXT if spoken is None else spoken.kind, _index(document, event)),)
+
+
+def grows(channel: Channel, document: Document) -> bool:
+    """Whether a text of this channel, new in the event with this document, goes on in later ones: it came in a delta, or
+    stands where deltas add to it."""
+    return split_type(str(document.get("type")))[1] == "delta" or _SPOKEN_AT.fullmatch(str(channel.index)) is not None
 
 
 def mirrored(document: Any) -> Iterator[Document]:

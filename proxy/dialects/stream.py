@@ -30,6 +30,7 @@ _FRAMINGS = {
     "application/x-ndjson": Framing.NDJSON,
     "application/ndjson": Framing.NDJSON,
     "application/jsonl": Framing.NDJSON,
+    "application/x-jsonl": Framing.NDJSON,
     "application/x-jsonlines": Framing.NDJSON,
     "application/json-lines": Framing.NDJSON,
     "application/json": Framing.JSON,
@@ -98,12 +99,17 @@ def with_text(event: Event | None) -> Event:
     return event
 
 
-def asides(holder: dict[str, Any], names: Iterable[str], words: Collection[str]) -> Iterable[Text]:
+def asides(
+    holder: dict[str, Any], names: Iterable[str], words: Collection[str], objects: Collection[str]
+) -> Iterable[Text]:
     """Whole texts of their own that stand beside what the model says: the strings of the members of `holder` with these
-    `names`, but for fields at its top, and one level below, whose names are `words`: they hold an API's own words."""
+    `names`, but for fields at its top, and of the `objects` there, whose names are `words`: they hold an API's own words.
+    Other objects may be filled by people and tools, who use the same names for what they say."""
     for name in names:
         for slot in string_slots(holder, name, (name,)):
-            if len(slot.path) > 2 or slot.path[-1] not in words:
+            inner = slot.path[1:]
+            is_word = not inner or (len(inner) == 1 and name in objects)
+            if not (is_word and slot.path[-1] in words):
                 yield Channel(0, Kind.TEXT, pointer(slot.path), repeated=True), slot
 
 

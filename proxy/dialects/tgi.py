@@ -7,7 +7,12 @@ changed. What lists of tokens say beside it (the prompt, the text once more, the
 their own; where one is changed, they all go. Special tokens (the end of the text) are no part of the text, and a channel of
 their own.
 
-Source: Text Generation Inference documentation, "HTTP API reference" (OpenAPI description).
+SGLang has a native API at the same path. The events of its streams each have a `text`, which by default is all that was said so
+far, though a server may be told to send pieces; nothing in an event tells which. They are unknown: policies that have to see
+the text fail closed.
+
+Source: Text Generation Inference documentation, "HTTP API reference" (OpenAPI description); SGLang documentation, "Sampling
+parameters".
 """
 
 from __future__ import annotations
@@ -165,6 +170,8 @@ class TGIStream(DocumentStream):
             yield from every_text(root, 0)
             return
         streams = self.framing is Framing.SSE
+        if streams and "token" not in document and isinstance(document.get("meta_info"), dict):
+            raise ValueError("an event of SGLang's")
         for name in document:
             for slot in string_slots(document, name, (name,)):
                 channel = _channel(document, slot.path, streams=streams)

@@ -30,6 +30,9 @@ SILENCE = Problem.of("upstream_silence")
 TEXT = Channel(0, Kind.TEXT, 0)
 
 
+EVERY_BLOCK = Channel(0, None, None)
+
+
 @pytest.fixture
 def stream(open_stream: Open) -> DialectStream:
     return open_stream("anthropic", call=Call(model="m"))
@@ -61,7 +64,7 @@ def whole(kind: Kind, index: str) -> Channel:
 def test_a_recorded_stream(stream: DialectStream, play: Play, join: Join) -> None:
     events = play(stream, RECORDED)
     assert list(join(events)) == [TEXT]
-    assert [end for event in events for end in event.ends] == [Channel(0, None, 0), EVERY_CHANNEL]
+    assert [end for event in events for end in event.ends] == [Channel(0, None, 0), EVERY_BLOCK, EVERY_CHANNEL]
     assert all(event.known for event in events)
 
 
@@ -78,7 +81,7 @@ def test_thinking_text_and_tools(stream: DialectStream, play: Play, join: Join) 
         whole(Kind.TEXT, "2/name"): "get_weather",
     }
     ends = [end for event in events for end in event.ends]
-    assert ends == [Channel(0, None, 0), Channel(0, None, 1), Channel(0, None, 2), EVERY_CHANNEL]
+    assert ends == [Channel(0, None, 0), Channel(0, None, 1), Channel(0, None, 2), EVERY_BLOCK, EVERY_CHANNEL]
     assert all(event.known for event in events)
 
 
@@ -134,6 +137,24 @@ def test_where_the_texts_of_an_event_are(raw: bytes, deltas: list[Any], stream: 
         rewritten = event.with_deltas(upper)
         assert rewritten is not None
         assert rewritten.deltas == stream.event(rewritten.raw).deltas == upper
+
+
+def test_a_compaction_comes_whole_and_what_is_new_ends_with_its_block(stream: DialectStream) -> None:
+    summary = stream.event(delta("compaction_delta", content="sum"))
+    assert list(summary.ends) == [summary.deltas[0][0]]
+    new = stream.event(delta("new_delta", words=["a"]))
+    assert list(new.ends) == []
+    (stop,) = stream.event(sse({"type": "content_block_stop", "index": 0})).ends
+    assert stop.covers(new.deltas[0][0])
+    assert EVERY_BLOCK.covers(new.deltas[0][0])
+
+
+def test_what_tools_and_people_fill_has_no_words_of_the_api(stream: DialectStream) -> None:
+    filled = {"name": "a", "role": "b", "type": "tool_result"}
+    event = stream.event(start("mcp_tool_result", content=[filled], new={"type": "c"}))
+    assert [text for _, text in event.deltas] == ["a", "b", "c"]
+    event = stream.event(sse({"type": "message_delta", "metadata": {"name": "a"}, "container": {"id": "b"}}))
+    assert [text for _, text in event.deltas] == ["a"]
 
 
 @pytest.mark.parametrize(

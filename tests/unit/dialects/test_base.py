@@ -20,10 +20,20 @@ TEXT = Channel(0, Kind.TEXT, 0)
         (Channel(0, Kind.REASONING, None), False),
         (Channel(0, Kind.TEXT, 1), False),
         (Channel(0, Kind.TEXT, "0"), False),
+        (Channel(0, None, "0/a"), False),
     ],
 )
 def test_which_channels_a_channel_names(named: Channel, covered: bool) -> None:
     assert named.covers(TEXT) is covered
+
+
+def test_a_place_names_what_stands_below_it() -> None:
+    below = Channel(0, Kind.TEXT, "2/action/query")
+    assert Channel(0, None, 2).covers(below)
+    assert Channel(0, None, "2/action").covers(below)
+    assert not Channel(0, None, "2/act").covers(below)
+    assert not Channel(0, None, 20).covers(below)
+    assert not below.covers(Channel(0, Kind.TEXT, "2/action"))
 
 
 def test_channels_are_keys() -> None:

@@ -211,16 +211,41 @@ def test_a_new_type_of_text_is_read_by_the_rule_of_all(stream: DialectStream) ->
         )
         for suffix, said in (("delta", {"delta": "ls"}), ("done", {"command": "ls -l"}))
     )
+    added = stream.event(about("shell_call_command.added", command_index=2, command="ls"))
+    assert added.deltas == [(Channel(0, Kind.TEXT, "/command"), "ls")]
+    assert added.ends == [Channel(0, Kind.TEXT, "/command")]
     assert delta.deltas == [(Channel(0, Kind.TEXT, "1/shell_call_command/2"), "ls")]
     assert done.deltas == [(Channel(0, Kind.TEXT, "/command", True), "ls -l")]
-    assert done.ends == [Channel(0, None, "1/shell_call_command/2")]
+    assert done.ends == [Channel(0, Kind.TEXT, "1/shell_call_command/2")]
+
+
+@pytest.mark.parametrize("suffix", ["added", "done"])
+def test_only_what_has_deltas_goes_on_after_its_event(suffix: str, stream: DialectStream) -> None:
+    action = {"type": "exec", "command": ["ls", "-l"]}
+    item = {"id": "i", "type": "local_shell_call", "action": action, "arguments": "a"}
+    event = stream.event(about(f"output_item.{suffix}", item=item))
+    assert [text for _, text in event.deltas] == ["exec", "ls", "-l", "a"]
+    assert all(channel.repeated or channel in event.ends for channel, _ in event.deltas)
+    begun = stream.event(about("output_item.added", item={"type": "function_call", "arguments": "{"}))
+    assert list(begun.ends) == []
+
+
+def test_an_item_and_a_part_end_what_stands_below_them(stream: DialectStream) -> None:
+    """Also what is new, has no event of its own at its end, and is not in the item."""
+    new = stream.event(about("new_text.delta", delta={"a": "b"}))
+    (item,) = stream.event(about("output_item.done", item={"id": "i"})).ends
+    assert item.covers(new.deltas[0][0])
+    inner = stream.event(about("output_text.delta", delta={"a": "b"}))
+    (part,) = stream.event(about("content_part.done", part={"type": "output_text"})).ends
+    assert part.covers(inner.deltas[0][0])
+    assert not part.covers(new.deltas[0][0])
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        {"type": "response.new_thing.updated", "words": "secret"},
-        {"type": "response.new_thing.updated", "words": ["secret"]},
+        {"type": "new_thing", "words": "secret"},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "secret"}},
         {"type": "response.new_thing.delta", "delta": "a", "snapshot": "secret"},
         {"type": "response.new_thing.delta", "text": "secret"},
         {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "secret"}}]},
@@ -233,6 +258,28 @@ def test_what_may_have_a_text_that_is_not_seen_is_unknown(document: Any, stream:
     """As are the events of another dialect: a policy that has to see the text fails closed."""
     event = stream.event(b"data: " + json.dumps(document).encode() + b"\n\n")
     assert (event.known, list(event.deltas), list(event.ends)) == (False, [], [])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "response.new_thing.updated", "words": ["a", "b"]},
+        {"type": "response.metadata", "headers": {"name": "a", "x": "b"}},
+        {"type": "vendor.rate_limits", "plan": "a", "limits": {"status": "b"}},
+    ],
+)
+def test_any_other_new_event_says_what_it_says_whole(document: Any, stream: DialectStream) -> None:
+    event = stream.event(sse(document))
+    assert [(channel.repeated, text) for channel, text in event.deltas] == [(False, "a"), (False, "b")]
+    assert list(event.ends) == [channel for channel, _ in event.deltas]
+
+
+def test_metadata_has_no_words_of_the_api(stream: DialectStream) -> None:
+    """Whoever made the request has filled it in."""
+    names = ("name", "id", "model", "role", "status", "phase")
+    response = {"id": "r", "metadata": dict.fromkeys(names, "secret"), "conversation": {"id": "conv_1"}}
+    event = stream.event(sse({"type": "response.created", "response": response}))
+    assert [text for _, text in event.deltas] == ["secret"] * len(names)
 
 
 def test_what_the_response_repeats_of_the_request_is_whole(stream: DialectStream) -> None:
@@ -414,12 +461,18 @@ def test_what_an_event_began_goes_on_in_deltas(raw: bytes, type: str, stream: Di
 
 
 def test_a_text_that_no_delta_adds_to_goes_on_in_an_event_like_its_own(stream: DialectStream) -> None:
-    item = {"id": "i", "type": "mcp_call", "name": "f", "output": "o"}
+    item = {"id": "i", "type": "message", "name": "f", "content": ["o"]}
     event = stream.event(about("output_item.added", item=item))
-    channel = Channel(0, Kind.TEXT, "0/output")
+    channel = Channel(0, Kind.TEXT, "0/content/0")
     continued = event.continuation(channel, "more")
     assert continued.deltas == [(channel, "more")]
-    assert continued.document == {**event.document, "item": {**item, "output": "more"}}
+    assert continued.document == {**event.document, "item": {**item, "content": ["more"]}}
+
+
+def test_a_text_that_is_whole_in_its_event_does_not_go_on(stream: DialectStream) -> None:
+    event = stream.event(about("output_item.added", item={"id": "i", "type": "mcp_call", "output": "o"}))
+    with pytest.raises(ValueError, match="continued"):
+        event.continuation(Channel(0, Kind.TEXT, "0/output"), "more")
 
 
 def test_a_stream_without_event_names_gets_none(stream: DialectStream) -> None:

@@ -24,6 +24,7 @@ DIALECTS = ["openai-chat", "openai-completions", "generic"]
         ("Text/Event-Stream; charset=utf-8", Framing.SSE),
         ("application/x-ndjson", Framing.NDJSON),
         ("application/jsonl", Framing.NDJSON),
+        ("application/x-jsonl", Framing.NDJSON),
         ("application/json-lines", Framing.NDJSON),
         ("application/json; charset=utf-8", Framing.JSON),
         ("application/problem+json", Framing.JSON),

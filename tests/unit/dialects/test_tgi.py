@@ -81,6 +81,14 @@ def test_what_other_events_say(document: Any, texts: list[str], open_stream: Ope
         assert event.with_deltas([(channel, "") for channel, _ in event.deltas]) is not None
 
 
+def test_what_may_repeat_all_that_was_said_is_unknown(open_stream: Open) -> None:
+    """In a stream: a whole reply of SGLang's has its text once."""
+    document = json.dumps({"text": "Hi there", "meta_info": {"id": "a", "completion_tokens": 2}}).encode()
+    assert not open_stream("tgi").event(b"data: " + document + b"\n\n").known
+    whole = open_stream("tgi", "application/json").event(document)
+    assert [text for _, text in whole.deltas] == ["Hi there", "a"]
+
+
 def test_an_error_of_the_upstream_ends_everything(open_stream: Open) -> None:
     event = open_stream("tgi").event(b'data:{"error":"x","error_type":"generation"}\n\n')
     assert event.ends[-1] == EVERY_CHANNEL

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rigs.doubles import Loop, Reading
 from rigs.matrix import Run, make_policy, make_request
+from rigs.tool_wires import MESSAGES_BLOCKS, RESPONSES_ITEMS, of_block, of_item
 from rigs.wires import WIRES
 
 from policies.redaction.json_text import TextRedactor
@@ -654,6 +655,50 @@ async def test_a_value_stands_behind_its_name(begin: Begin) -> None:
     exchange.read(json.dumps({"api_key": "hunter2hunter2XYZ9kq", "note": ["hunter2hunter2XYZ9kq"]}).encode())
     exchange.end()
     assert json.loads(joined(exchange.delivered)) == {"api_key": "[SECRET]", "note": ["hunter2hunter2XYZ9kq"]}
+
+
+# What tools say beside the model
+
+SAID_BY_TOOLS = [
+    *(pytest.param("openai-responses", list(of_item(*item)), id=item[0]) for item in RESPONSES_ITEMS.items()),
+    *(pytest.param("anthropic", list(of_block(*block)), id=name) for name, block in MESSAGES_BLOCKS.items()),
+]
+
+
+@pytest.mark.parametrize(("dialect", "events"), SAID_BY_TOOLS)
+async def test_what_comes_whole_stays_in_its_event(dialect: str, events: list[bytes], begin: Begin) -> None:
+    """Though any word might become a match, and would be held back if it went on."""
+    exchange = await begin(dialect)
+    for event in events:
+        delivered = exchange.read(event)
+        assert (joined(delivered), len(delivered)) == (event, 1)
+
+
+@pytest.mark.parametrize(("dialect", "events"), SAID_BY_TOOLS)
+async def test_and_is_redacted_there(dialect: str, events: list[bytes], begin: Begin) -> None:
+    """Every text of the tools ends with what is a match only if it is whole."""
+    exchange = await begin(dialect)
+    for event in events:
+        asked = json.loads(event.partition(b"data: ")[2])
+        secret, clean = (filled(asked, end) for end in (" sk-12345", " [KEY]"))
+        (delivered,) = exchange.read(sse_of(secret))
+        assert json.loads(delivered.raw.partition(b"data: ")[2]) == clean
+
+
+def filled(value: Any, end: str, name: str = "") -> Any:
+    """A document with `end` behind each of its texts."""
+    if isinstance(value, dict):
+        return {name: filled(item, end, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, end, name) for item in value]
+    is_word = name in WORDS_OF_TOOLS or not isinstance(value, str) or value[:1] in ("", "{")
+    return value if is_word else value + end
+
+
+WORDS_OF_TOOLS = {
+    "call_id", "container_id", "encrypted_content", "encrypted_index", "file_id", "id", "item_id", "model", "object", "role",
+    "server_label", "status", "stop_reason", "tool_use_id", "type",
+}  # fmt: skip
 
 
 # Repeated names
