@@ -199,11 +199,9 @@ class Automaton:
         entities, after = self.program.entities, self.program.after
         ordinary = [index for index in reached if not entities[index].swallow]
         for place, index in enumerate(ordinary, 1):
-            if (
-                not after[index] and entities[index].valid is None
-            ):  # certain: those behind it in the list cannot win here
-                behind = [index for index in ordinary[place:] if entities[index].context is not None]
-                ordinary = ordinary[:place] + behind
+            if not after[index] and self.program.certain[index]:  # those behind it in the list cannot win here
+                # But where it begins in the context, and they give something else of that as theirs.
+                ordinary[place:] = [index for index in ordinary[place:] if entities[index].context is not None]
                 break
         return Outcome(
             ends=tuple(index for index in ordinary if not after[index]),

@@ -3,6 +3,7 @@
 `entity.py` defines what is found; here is how. Each live start has a `_Run`, which notes every end it reaches. The oldest
 is decided first: as soon as its automaton cannot go on, the longest of its ends that is valid is a match, or there is
 none. A match takes the runs that began inside it along; a run that began at its end or later is as good as before.
+A decoy takes none along: only up to where it reaches what it spares is remembered.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ class Decision:
         "_replace",
         "_runs",
         "_seen",
+        "_spared",
         "_start",
         "_swallowing",
         "held",
     )
 
-    def __init__(self, automaton: Automaton, replace: Replace, front: Front, held: str, context: int = 0) -> None:
+    def __init__(self, automaton: Automaton, replace: Replace, front: Front, held: str) -> None:
         self._automaton = automaton
-        self._context = context  # so many characters of `held` only stand before the text
+        self._context = 0  # so many characters of `held` only stand before the text, while `go` walks
         self._replace = replace
         self.held = held
         """The text from the oldest run on."""
@@ -70,12 +72,16 @@ class Decision:
         self._seen = len(held)  # where the last visible character ends
         while self._seen and self._is_unseen(self._seen - 1):
             self._seen -= 1
+        self._spared: dict[str, int] = {}  # an entity's name -> its matches that end up to here are none
         self._swallowing: State | None = None
         self._done = 0  # up to here `_pieces` speak of the text
         self._pieces: list[Piece] = []
 
-    def go(self, text: str, *, final: bool) -> list[Piece]:
-        """Walk `text`; what became of the characters no longer held, in order. `final`: nothing comes after it."""
+    def go(self, text: str, *, final: bool, context: int = 0) -> list[Piece]:
+        """Walk `text`; what became of the characters no longer held, in order. `final`: nothing comes after it.
+
+        `context`: so many characters of what is `held` now only stand before the text."""
+        self._context = context
         self.held += text
         while self._position < len(self.held) or (final and (self._runs or self._swallowing is not None)):
             if self._swallowing is not None:
@@ -97,6 +103,8 @@ class Decision:
     def front(self) -> Front | None:
         """The front with the runs at hand; None while any of them has more to say than fronts remember."""
         if self._swallowing is not None or any(run.ends or run.committed for run in self._runs):
+            return None
+        if self._runs and any(end > self._runs[0].start for end in self._spared.values()):
             return None
         return self._automaton.front(self._start, tuple((self._position - run.start, run.state) for run in self._runs))
 
@@ -142,8 +150,10 @@ class Decision:
             return True
         self._automaton.spend(VALIDATION_STEPS)
         text = fold(self.held[start:end])
-        if start < self._context and (entity.context is None or start + entity.context(text) < self._context):
-            return False  # something of the context would have to be replaced
+        if start < self._context and not entity.spares:
+            replaced = start if entity.context is None else start + entity.context(text)
+            if replaced < self._context:
+                return False  # that would take something of the context away
         return entity.valid is None or entity.valid(text)
 
     def _settle(self) -> None:
@@ -158,13 +168,25 @@ class Decision:
                 self._position = end
                 self._begin_after(end)
                 return
-            for end, negative in sorted(run.ends, reverse=True):
-                if self._is_valid(-negative, run.start, end):
-                    self._write(run.start, end, -negative)
-                    self._runs = [later for later in self._runs if later.start >= end]
-                    break
-            else:
+            match = self._match(run)
+            if match is None:
                 del self._runs[0]
+            else:
+                end, index = match
+                self._write(run.start, end, index)
+                self._runs = [later for later in self._runs if later.start >= end]
+
+    def _match(self, run: _Run) -> tuple[int, int] | None:
+        """(where it ends, the entity's index) of the match that `run` has found; what decoys longer than it spare."""
+        entities, spared = self._automaton.program.entities, self._spared
+        for end, negative in sorted(run.ends, reverse=True):
+            entity = entities[-negative]
+            new = [name for name in entity.spares or (entity.name,) if spared.get(name, 0) < end]
+            if new and self._is_valid(-negative, run.start, end):
+                if not entity.spares:
+                    return end, -negative
+                spared.update(dict.fromkeys(new, end))
+        return None
 
     def _swallow(self, final: bool) -> None:
         """On to where what the entity swallows can go no further; then back to where it last matched."""
@@ -229,10 +251,10 @@ class Decision:
     def _forget(self, end: int) -> None:
         """Let go of the text up to `end`, of which `_pieces` have told."""
         self.held = self.held[end:]
-        self._context = max(self._context - end, 0)
         self._position -= end
         self._seen -= end
         self._done -= end
+        self._spared = {name: where - end for name, where in self._spared.items() if where > end}
         for run in self._runs:
             run.start -= end
             run.ends = [(where - end, negative) for where, negative in run.ends]

@@ -18,17 +18,21 @@ The matches of a text are found from left to right. From a position on (the text
 4. Where none commits: the *longest* matching end, ties by list order. An end that `valid` or a guard refuses leaves the
    shorter ends (and the other entities) possible.
 5. The search goes on at the match's end.
+6. A *decoy* (`spares` is set) replaces nothing, and takes no text from others. Where it would be the match at a start, by
+   rules 2 and 4, no match counts that lies within it, at this start or further on, and is of an entity that it
+   spares; an entity that commits, or a decoy, is not spared. All else is found there as if the decoy were not.
 
 A text may stand behind a *context*: what gives it its meaning, such as the key of a value in JSON. The matches are then
 those of both in one piece, but the context is not written, and a match that begins in it counts only where all that it
-replaces is in the text (`Entity.context`).
+replaces is in the text (`Entity.context`), as a decoy does wherever it begins.
 
 Nothing here depends on how the text was cut. Text is held from the first start at which some continuation could still
 make an entity match, never more than `Scanner.width` folded characters.
 
 Patterns are written in Python's `re` syntax and mean the same, with what would make them unbounded or undecidable
 refused (`PatternError`): back-references, look-around and anchors (use the guards), atomic groups, possessive and
-unbounded repetition, matching nothing. Greedy and lazy repetition are the same thing here. Of the flags, `i`, `s`, `x`
+unbounded repetition, matching nothing. A single character is read as those of a text are (`é` as e); in ranges and negated
+classes only what texts are read as matters. Greedy and lazy repetition are the same thing here. Of the flags, `i`, `s`, `x`
 and `a` are allowed, for the whole or in groups: `(?i:...)`. In `swallow`, and only there, unbounded repetition is
 allowed, as long as the stretches on which it is *not* matching are bounded: `[\\w-]*`; `(?:[\\w-]|\\.[\\w-])*` (does not
 eat the full stop behind it); `[A-Za-z0-9+/=\\s]*(?:-----END [A-Z ]{0,40}KEY-----)?`.
@@ -38,6 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from unicodedata import normalize
 
 
 class PatternError(ValueError):
@@ -68,14 +73,26 @@ class Entity(NamedTuple):
     """Whether `words` match in any case."""
     context: Callable[[str], int] | None = None
     """How many leading characters of a decided (folded) match only give the rest its meaning, as `ssn: ` does: they go
-    as they are. All of them: nothing is replaced, the match was a decoy that keeps others from biting into it (never all
-    of them where the entity commits: what it swallows vanishes)."""
+    as they are."""
+    spares: tuple[str, ...] = ()
+    """It is a decoy: a version that looks like an address. The names of the entities that must not be found in it."""
 
 
 def dictionary(name: str, words: Iterable[str], *, ignore_case: bool = True) -> Entity:
     """An entity of literal `words`, found where no letter or digit of a script that puts spaces between words stands on
-    either side: in the others, and with the marks of emphasis (`_Anna_`), nothing shows where a word ends."""
-    return Entity(name, words=tuple(words), ignore_case=ignore_case, before=_SPACED, after=_SPACED)
+    either side: in the others, and with the marks of emphasis (`_Anna_`), nothing shows where a word ends.
+
+    A character that a text has in several (a letter and its marks, a syllable in its letters) is the same word. Where case
+    is ignored, so are `ß` and `ss`: STRASSE is `Straße`."""
+    spelt: dict[str, None] = {}
+    for word in words:
+        spellings = [normalize("NFKC", word)]
+        if ignore_case:
+            lower = spellings[0].lower()
+            spellings = [lower, lower.replace("ß", "ss"), lower.replace("ss", "ß")]
+        for spelling in spellings:
+            spelt |= {spelling: None, normalize("NFD", spelling): None}
+    return Entity(name, words=tuple(spelt), ignore_case=ignore_case, before=_SPACED, after=_SPACED)
 
 
 # Not Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, and Korean, which joins its particles.

@@ -6,7 +6,8 @@ Read as another character: what Unicode's compatibility mapping (NFKC, UAX #15) 
 (full-width forms, mathematical and circled letters, special spaces), every digit of every script (`unicodedata.digit`),
 and the letters and marks below that look like ASCII in most typefaces (a small part of UTS #39's confusables: those that
 can stand in a key, an address or a number). Not read at all: what is invisible (Default_Ignorable_Code_Point) and what
-is drawn over the character before it (combining diacritics, the keycap), as in a card number set in keycap emoji.
+is drawn over the character before it (combining diacritics, the keycap), as in a card number set in keycap emoji; so a
+letter with its diacritics in one character is read without them too (canonical equivalents are read alike).
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ def fold_character(character: str) -> str:
     digit = unicodedata.digit(character, None)
     if digit is not None:
         return str(digit)
+    base, *marks = list(unicodedata.normalize("NFD", character))
+    if marks and not any(map(fold_character, marks)):
+        return fold_character(base)
     compatible = unicodedata.normalize("NFKC", character)
     return compatible if len(compatible) == 1 and compatible.isascii() else character
 

@@ -224,10 +224,8 @@ class _Builder:
         raise PatternError(_REFUSED.get(kind, f"{str(kind).lower()} is not supported"))
 
     def _position(self, items: Sequence[tuple[Any, Any]], negated: bool, flags: int) -> _Part:
-        for kind, value in items:
-            if kind is op.LITERAL and not negated and fold_character(chr(value)) != chr(value):
-                folded = fold_character(chr(value))
-                raise PatternError(f"{chr(value)!r} never stands in folded text; write {folded!r}")
+        if not negated:
+            items = [(kind, _folded(value) if kind is op.LITERAL else value) for kind, value in items]
         self.charsets.append(Charset(tuple(items), negated, bool(flags & _IGNORE_CASE), bool(flags & _ASCII)))
         self.follow.append([])
         if len(self.charsets) > MAX_POSITIONS:
@@ -276,6 +274,14 @@ class _Builder:
         nullable = least == 0 or copies[0].nullable
         ending = copies if nullable else copies[least - 1 :]
         return _Part(copies[0].first, [position for copy in ending for position in copy.last], nullable)
+
+
+def _folded(code_point: int) -> int:
+    """What a character of a pattern is read as, like those of a text."""
+    folded = fold_character(chr(code_point))
+    if not folded:
+        raise PatternError(f"{chr(code_point)!r} is not read, so it never matches")
+    return ord(folded)
 
 
 def _longest(follow: Sequence[Sequence[int]]) -> int:

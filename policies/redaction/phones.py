@@ -278,11 +278,11 @@ NATIONAL_PATTERN = (
     + r"|0\d{8,12}"
 )
 NAME_PATTERN = (
-    r"(?i:(?:tele)?phone|tel|tél|telefon[eo]?|téléphone|teléfono|mobile?|móvil|mob|cell(?:ulare)?|celular|handy|fax|call"
-    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number|office|landline|hotline|helpline|direct|número|numero"
-    r"|nummer|numara|liga(?:r|ue)?|ligue|ll[aá]ma(?:r|me)?|appelle[rz]?|chiama(?:mi|re)?|anrufen|फोन|नंबर|电话|電話)"
-    r"(?i:[ _]?(?:number|num|no|nr|me|us|him|her|them|at|on|is|es|ist|est|è|é|al|au|para|है)\.?){0,2}"
+    r"(?i:(?:tele)?phone|tel|telefon[eo]?|mobile?|movil|mob|cell(?:ulare)?|celular|handy|fax|call"
+    r"|text|sms|whatsapp|ph|dial|ring|reach|contact|my number|office|landline|hotline|helpline|direct|numero"
+    r"|nummer|numara|liga(?:r|ue)?|ligue|llama(?:r|me)?|appelle[rz]?|chiama(?:mi|re)?|anrufen|फोन|नंबर|电话|電話)"
+    r"(?i:[ _]?(?:number|num|no|nr|me|us|him|her|them|at|on|is|es|ist|est|e|al|au|para|है)\.?){0,2}"
     r"[\"']?(?:[ :=.#]{1,3}|>)[\"']?"
 )
 NAMED_PATTERN = NAME_PATTERN + r"[(+]?\d(?:[ ().-]{0,2}\d){8,15}" + _EXTENSION_PATTERN
-NO_PHONE_PATTERN = r"\d{1,8}(?:[ .-]\d{1,8}){2,24}"
+NO_PHONE_PATTERN = r"\d{1,8}(?:[ .-]\d{1,8}){2,9}"

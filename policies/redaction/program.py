@@ -60,6 +60,11 @@ class Program:
         """For each entity the bit of its guard `after`; 0 for none."""
         self.swallowing: list[frozenset[Place]] = []
         """For each entity the positions that what it swallows begins with."""
+        spared = {name for entity in self.entities for name in entity.spares}
+        self.certain = [
+            entity.valid is None and not entity.spares and entity.name not in spared for entity in self.entities
+        ]
+        """For each entity whether a match of its pattern is one, as far as nothing stands directly behind it."""
         self.guards = 0
         """The bits of all guards `before`."""
         self._openings: list[tuple[int, tuple[Place, ...]]] = []
@@ -96,6 +101,8 @@ class Program:
             raise PatternError("it needs either a pattern or words")
         if entity.swallow and (entity.after or entity.words):
             raise PatternError("what commits has a pattern, and no guard `after`: it does not wait for what follows")
+        if entity.spares and (entity.swallow or entity.context):
+            raise PatternError("what spares others replaces nothing: it neither commits nor has a context")
         places: tuple[Place, ...]
         if entity.words:
             places = (self._add_words(index, entity),)

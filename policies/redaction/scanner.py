@@ -101,13 +101,12 @@ class Redactor:
         for at in range(0, len(text), STRIDE):
             self._automaton.allowance = ALLOWANCE
             pieces += self._scan(text[at : at + STRIDE])
-        return self._behind_context(pieces) if self._context else pieces
+        return pieces
 
     def end(self) -> list[Piece]:
         """Like `finish`: what became of all that was still held."""
         self._automaton.allowance = ALLOWANCE
-        pieces = self._decide("", final=True) if self._held else []
-        return self._behind_context(pieces) if self._context else pieces
+        return self._decide("", final=True) if self._held else []
 
     def _scan(self, stride: str) -> list[Piece]:
         front = self._front
@@ -119,10 +118,12 @@ class Redactor:
         text = self._held + stride
         go = len(text) - front.hold
         self._held = text[go:]
-        return [(go, None)] if go else []
+        return self._behind_context([(go, None)]) if go else []
 
     def _behind_context(self, pieces: list[Piece]) -> list[Piece]:
-        """`pieces` without what they say of the context."""
+        """`pieces` without what they say of the context, of which so much is no longer held."""
+        if not self._context:
+            return pieces
         own = []
         for consumed, replacement in pieces:
             passed = min(consumed, self._context)
@@ -143,10 +144,10 @@ class Redactor:
     def _decide(self, text: str, *, final: bool = False) -> list[Piece]:
         """Walk `text` run by run. `final`: it is the end, everything is decided."""
         automaton = self._automaton
-        decision = self._decision or Decision(automaton, self._replace, self._front, self._held, self._context)
-        pieces = decision.go(text, final=final)
+        decision = self._decision or Decision(automaton, self._replace, self._front, self._held)
+        pieces = decision.go(text, final=final, context=self._context)
         self._held = decision.held
         front = decision.front()
         self._decision = decision if front is None else None
         self._front = automaton.eventful if front is None else front
-        return pieces
+        return self._behind_context(pieces)

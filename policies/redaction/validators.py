@@ -150,6 +150,14 @@ def ipv4(text: str) -> bool:
     return all(int(octet) < 256 for octet in text.replace("[.]", ".").split("."))
 
 
+_DIGITS = re.compile(r"\d+")
+
+
+def begins_below(limit: int) -> Validator:
+    """A validator for what has numbers, the first of them less than `limit`."""
+    return lambda text: (first := _DIGITS.search(text)) is not None and int(first[0]) < limit
+
+
 _HEX_WORDS = re.compile(r"[A-Fa-f]*::[A-Fa-f]*")  # `Face::add`: a name in C++, Rust, Perl or Ruby
 _IDS = re.compile(r"(?:\d{1,5}:){1,2}:|[\dA-Fa-f]{1,2}::")  # `daemon:x:500:500::/home`
 _SLICE = re.compile(r"\d{0,3}::(?!1$)\d{0,4}")  # `items[10::2]`; `::1` is the loopback address
@@ -262,7 +270,7 @@ def aws_secret(text: str) -> bool:
     )
 
 
-ASSIGNMENT = r"[\"'] value=[\"']|[\"'`]?(?: (?:is|es|ist|lautet|est|è|é) | ?(?:=>|:=|[=:>]) ?|[是为は]| )[\"'`]?"
+ASSIGNMENT = r"[\"'] value=[\"']|[\"'`]?(?: (?:is|es|ist|lautet|est|e) | ?(?:=>|:=|[=:>]) ?|[是为は]| )[\"'`]?"
 """What stands between the name of a secret and the secret: in code, JSON, XML, on a command line, in prose."""
 _PATH_WORD = re.compile(r"[a-z]{4}")
 _VALUE = re.compile(rf"(?:{ASSIGNMENT})(?=\S*$)")
@@ -321,7 +329,7 @@ def _is_mixture(value: str) -> bool:
 
 _MARK = re.compile(r"[!@#$%^&*+=~?]")
 _STRONG_MARK = re.compile(r"[!@#$%^*~]")
-_NAMED_PLAINLY = re.compile(r"\w (?<! (?:is|es|st) )(?<! [èé] )(?<!lautet )[\"']?\Z")
+_NAMED_PLAINLY = re.compile(r"\w (?<! (?:is|es|st) )(?<! e )(?<!lautet )[\"']?\Z")
 _CALL = re.compile(r"(?<=\w)\(|[)][.]|^\(")
 _CLOSE = re.compile(r"[=:>]\Z|(?<! ): \Z")
 _NO_PASSWORD = re.compile(

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from random import Random
 
 import pytest
@@ -75,6 +75,23 @@ def test_random_cuts_with_empty_feeds_give_the_same_pieces_as_the_whole(chance: 
     pieces += redactor.end()
     whole = scanner.redactor(marked)
     assert fates(pieces) == fates(whole.scan(text) + whole.end())
+
+
+@settings(max_examples=100, deadline=None)
+@given(CHANCE)
+def test_a_long_text_behind_a_context_is_the_same_whole_cut_and_by_character(chance: Random) -> None:
+    scanner = Scanner(hostile.entities(chance))
+    context = hostile.text(chance, 6)
+    text = "".join(hostile.text(chance, 20) + " " * chance.randint(0, 60) for _ in range(20))[:800]
+    whole = scanner.redact(text, marked, context)
+    cuts = sorted(chance.randint(0, len(text)) for _ in range(3))
+    for edges in ([0, *cuts, len(text)], range(len(text) + 1)):
+        redactor = scanner.redactor(marked, context)
+        sent = ""
+        for start, end in pairwise(edges):
+            sent += redactor.feed(text[start:end])
+            assert whole.startswith(sent)
+        assert sent + redactor.finish() == whole
 
 
 def fates(pieces: list[Piece]) -> list[tuple[int, str | None]]:
@@ -154,7 +171,7 @@ def test_a_text_that_is_json_only_for_a_while_is_the_same_however_it_is_cut(chan
     entities = [
         *hostile.entities(chance),
         Entity("Q", '"ab?"b', context=lambda text: 1),
-        Entity("K", 'a(?:"|": "|": )1', context=len),
+        Entity("K", 'a(?:"|": "|": )1', spares=("E0",)),
     ]
     scanner = Scanner(entities)
     text = chance.choice("[{") + "".join(chance.choice(ALMOST_JSON) for _ in range(chance.randint(0, 24)))

@@ -116,6 +116,17 @@ def test_default_entities_are_found_as_defined_behind_a_key(chance: Random) -> N
     assert in_pieces(SCANNER, text, chance, expected, context) == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(CHANCE)
+def test_default_entities_are_found_as_defined_far_behind_a_context(chance: Random) -> None:
+    context = naming(chance.choice(["", "note", "api_key", "phone"]))
+    text = "y " * chance.randint(110, 132) + chance.choice(SECRETS)[:90] + chance.choice([" ", ".", "0"])
+    text += "y " * chance.randint(0, 130) + chance.choice(SECRETS)[:90]
+    expected = ORACLE.redact(text, marked, context)
+    assert SCANNER.redact(text, marked, context) == expected
+    assert in_pieces(SCANNER, text, chance, expected, context) == expected
+
+
 @settings(max_examples=200, deadline=None)
 @given(CHANCE)
 def test_default_entities_are_found_as_defined_among_their_own_beginnings(chance: Random) -> None:
@@ -144,7 +155,9 @@ def test_the_oracle_knows_each_rule() -> None:
         ([Entity("A", "a", before="b", after="c")], "ba ac a", "ba ac <A:a>"),  # guards
         ([Entity("A", "ab", swallow="c*"), Entity("B", "abcd")], "abccd", "<A:ab>d"),  # commits, then swallows
         ([Entity("A", "x=a", context=lambda text: 2)], "x=a", "x=<A:a>"),  # the context stays
-        ([Entity("A", "1.2", context=len), Entity("B", "2")], "1.2 2", "1.2 <B:2>"),  # a decoy
+        ([Entity("A", "1.2", spares=("B",)), Entity("B", "2")], "1.2 2", "1.2 <B:2>"),  # a decoy
+        ([Entity("A", "1.2", spares=("B",)), Entity("B", "2"), Entity("C", "1.")], "1.2 2", "<C:1.>2 <B:2>"),
+        ([Entity("A", "1.2", spares=("B",)), Entity("B", "2|2 2")], "1.2 2", "1.<B:2 2>"),  # which only begins in it
         ([dictionary("W", ["Anna"])], "ANNA Annas", "<W:ANNA> Annas"),  # words
         ([Entity("A", "ab")], "\u200b\uff41\u200bb\u200b", "\u200b<A:\uff41\u200bb>\u200b"),  # look-alikes
     ]

@@ -15,6 +15,7 @@ DISGUISED = "\uff41\U0001d41b\u0441"  # they are read as a, b, c
 UNSEEN = "\u200b\ufe0f"
 VALIDATORS = (None, None, lambda text: len(text) % 2 == 1, lambda text: text.count("a") % 2 == 0)
 CONTEXTS = (None, None, None, lambda text: text.count("a") // 2, len)
+NAMES = ("E0", "E1", "E2", "E3")
 SWALLOWED = ("a*", "(?:a|ba)*", "[ab]*", "c?", "b*(?:cab)?", "(?:[^c]|c[^c])*")
 
 
@@ -46,6 +47,8 @@ def entity(chance: Random, name: str, *, plain: bool = False) -> Entity:
             made = made._replace(words=tuple(sorted(words)), ignore_case=chance.random() < 0.5)
         elif chance.randint(0, 3) == 0:
             made = made._replace(swallow=chance.choice(SWALLOWED), after="", context=None)
+        elif not plain and chance.randint(0, 3) == 0:
+            made = made._replace(spares=tuple(chance.sample(NAMES, chance.randint(1, 3))), context=None)
         try:
             Automaton([made])
         except PatternError:
@@ -54,8 +57,8 @@ def entity(chance: Random, name: str, *, plain: bool = False) -> Entity:
 
 
 def entities(chance: Random, *, plain: bool = False) -> list[Entity]:
-    """One to four of them."""
-    return [entity(chance, f"E{number}", plain=plain) for number in range(chance.randint(1, 4))]
+    """One to five of them, some with one name."""
+    return [entity(chance, name, plain=plain) for name in chance.choices(NAMES, k=chance.randint(1, 5))]
 
 
 def text(chance: Random, longest: int, *, disguised: bool = True) -> str:

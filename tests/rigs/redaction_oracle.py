@@ -40,8 +40,9 @@ class Oracle:
         folded = "".join(character for _, character in seen)
         given = sum(index < 0 for index, _ in seen)
         position = 0
+        spared: dict[str, int] = {}
         while position < len(folded):
-            found = self._first_at(folded, position, given)
+            found = self._first_at(folded, position, given, spared)
             if found is None:
                 position += 1
                 continue
@@ -60,10 +61,11 @@ class Oracle:
             position = match.end
         return "".join([*pieces, text[position:]])
 
-    def _first_at(self, text: str, start: int, given: int) -> tuple[_Rule, int, int] | None:
+    def _first_at(self, text: str, start: int, given: int, spared: dict[str, int]) -> tuple[_Rule, int, int] | None:
         """The rule that wins at `start`, where its pattern's match ends, and where the match ends with what it swallows.
 
-        What a match replaces must stand behind the `given` first characters."""
+        What a match replaces must stand behind the `given` first characters. `spared`, which grows here, has for an
+        entity's name where the decoys that began at `start` or before end."""
         candidates = [rule for rule in self._rules if rule.may_start(text, start)]
         ends = range(start + 1, len(text) + 1)
         for end in ends:
@@ -72,7 +74,11 @@ class Oracle:
                     return rule, end, rule.swallowed(text, end)
         for end in reversed(ends):
             for rule in candidates:
-                if not rule.commits and rule.matches(text, start, end, given):
+                if rule.commits or not rule.matches(text, start, end, given):
+                    continue
+                for name in rule.entity.spares:
+                    spared[name] = max(end, spared.get(name, 0))
+                if not rule.entity.spares and spared.get(rule.entity.name, 0) < end:
                     return rule, end, end
         return None
 
@@ -97,7 +103,7 @@ class _Rule:
             return False
         if self._after is not None and end < len(text) and self._after.fullmatch(text[end]):
             return False
-        if start < given and start + self.context(text[start:end]) < given:
+        if start < given and not self.entity.spares and start + self.context(text[start:end]) < given:
             return False
         return self.entity.valid is None or self.entity.valid(text[start:end])
 

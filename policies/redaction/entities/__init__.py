@@ -34,6 +34,7 @@ DEFAULTS: tuple[Described, ...] = (
     Described(persons.US_SSN, "US social security numbers"),
     Described(persons.US_SSN_NAMED, "US social security numbers in one piece, where they are named"),
     Described(network.IPV4, "IPv4 addresses"),
+    Described(network.IPV4_NAMED, "IPv4 addresses after a word like host"),
     Described(network.IPV6, "IPv6 addresses"),
     Described(persons.EMAIL, "e-mail addresses"),
     Described(persons.EMAIL_QUOTED, "e-mail addresses with a quoted local part, in what turns out not to be JSON"),
@@ -41,9 +42,17 @@ DEFAULTS: tuple[Described, ...] = (
     Described(telephones.PHONE, "telephone numbers: international form; national forms of the configured regions"),
 )
 
-# What stays and must not be bitten into: it goes first where it is as long as what it protects from, else last.
+# What stays, each under the name of an entity that it goes with: first where it is as long as what it spares, else last.
 _DECOYS_FIRST = (persons.GIT_REMOTE,)
-_DECOYS_LAST = (network.NOT_IPV4, network.PINNED, telephones.NOT_PHONE, telephones.NUMBERED)
+_DECOYS_LAST = (
+    network.VERSION,
+    network.PINNED,
+    network.PERHAPS_VERSION,
+    network.NEVER_IPV4,
+    telephones.NOT_PHONE,
+    telephones.NUMBERED,
+    telephones.NUMBERED_WHOLE,
+)
 
 
 def entities(phone_regions: Iterable[str] = ()) -> tuple[Entity, ...]:

@@ -6,10 +6,10 @@ from .. import validators
 from ..entity import Entity
 from .marked import assigned
 
-# What people call a password, in some languages (as it is folded: Cyrillic letters that look Latin are).
+# What people call a password, in some languages (as it is folded: without diacritics; Cyrillic letters that look Latin are).
 _PHRASES = (
-    r"passwor[dt]|passwd|passphrase|passcode|kennwort|wachtwoord|contrase[ñn]a|senha|mot de passe|[şs]ifre|parola|has[łl]o"
-    r"|l[öo]senord|пapoль|密码|密碼|パスワード|비밀번호|requirepass|masterauth|identified by"
+    r"passwor[dt]|passwd|passphrase|passcode|kennwort|wachtwoord|contrasena|senha|mot de passe|sifre|parola|has[łl]o"
+    r"|losenord|пapoль|密码|密碼|パスワード|비밀번호|requirepass|masterauth|identified by"
 )
 # What has no mark of its own (keys of Mistral, Cohere, Azure OpenAI, Datadog ...): a name that says it is a secret, then a
 # value that looks random. A value that is known by its mark is left to the entity that knows it.

@@ -28,12 +28,12 @@ EMAIL_QUOTED = Entity(  # ["ann"@example.com]: behind a quote that was passed as
 EMAIL_UNSPACED = Entity(
     "EMAIL", rf"[{_UNSPACED}]{{1,8}}{_AT_DOMAIN}", before=r"\w", after=r"[A-Za-z0-9]", valid=validators.email
 )
-GIT_REMOTE = Entity(  # git-scm.com/docs/git-clone, "Git URLs": no mailbox, so it stays
+GIT_REMOTE = Entity(  # git-scm.com/docs/git-clone, "Git URLs": no mailbox, so it stays; git@gmail.com may be one
     "EMAIL",
-    r"(?:git|hg|svn)@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}",
+    r"(?:git|hg|svn)@(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}(?::[A-Za-z0-9_~/.-]|/[A-Za-z0-9_~.-])"
+    r"|(?:github|gitlab)\.com|bitbucket\.org|codeberg\.org)",
     before=r"[A-Za-z0-9.+-]",
-    after=r"[A-Za-z0-9]",
-    context=len,
+    spares=("EMAIL",),
 )
 _GAP = r"(?:[ ._/-]{1,3}\n?|[\n\t])"
 CARD = Entity(  # ISO/IEC 7812-1

@@ -90,9 +90,43 @@ def test_context_goes_as_it_is() -> None:
     assert redacted("s\u200bsn \u200b1234", ssn) == "s\u200bsn \u200b<SSN:1234>"
 
 
-def test_a_match_that_is_all_context_is_a_decoy() -> None:
-    decoy = Entity("VERSION", r"v1\.2\.3\.4", context=len)
-    assert redacted("v1.2.3.4 1.2.3.4", decoy, Entity("IP", r"\d(?:\.\d){3}")) == "v1.2.3.4 <IP:1.2.3.4>"
+IP = Entity("IP", r"\d(?:\.\d){3}")
+
+
+def test_a_decoy_stays_and_what_it_spares_is_not_found_in_it() -> None:
+    decoy = Entity("VERSION", r"v1\.2\.3\.4", spares=("IP",))
+    assert redacted("v1.2.3.4 1.2.3.4", decoy, IP) == "v1.2.3.4 <IP:1.2.3.4>"
+    assert redacted("v\u200b1.2.3.4", decoy, IP) == "v\u200b1.2.3.4"
+
+
+def test_what_a_decoy_does_not_spare_is_found_in_it_and_what_it_spares_still_is_not_behind_that() -> None:
+    decoy = Entity("ROW", r"v1\.2\.3\.4 [a-z]{2} 5\.6\.7\.8", spares=("IP",))
+    ordinary, committing = Entity("ONE", "v1"), Entity("TWO", "x", swallow="y?")
+    assert redacted("v1.2.3.4 xy 5.6.7.8", decoy, IP, ordinary) == "<ONE:v1>.2.3.4 xy 5.6.7.8"
+    assert redacted("v1.2.3.4 xy 5.6.7.8", decoy, IP, committing) == "v1.2.3.4 <TWO:x> 5.6.7.8"
+
+
+def test_a_match_that_goes_further_than_a_decoy_is_found() -> None:
+    decoy = Entity("SHORT", r"v\d\.\d", spares=("IP", "ALL"))
+    assert redacted("v1.2.3.4", decoy, IP) == "v<IP:1.2.3.4>"
+    assert redacted("v1.2.3.4", decoy, Entity("ALL", r"v\d(?:\.\d){1,3}")) == "<ALL:v1.2.3.4>"
+
+
+def test_of_a_decoy_and_a_match_as_long_the_first_in_the_list_wins() -> None:
+    decoy, entity = Entity("DECOY", "ab", spares=("ONE",)), Entity("ONE", "ab")
+    assert redacted("ab", decoy, entity) == "ab"
+    assert redacted("ab", entity, decoy) == "<ONE:ab>"
+
+
+def test_a_decoy_that_is_not_valid_or_inside_a_match_spares_nothing() -> None:
+    decoy = Entity("VERSION", r"v1\.2\.3\.4", spares=("IP",), valid=lambda text: False)
+    assert redacted("v1.2.3.4", decoy, IP) == "v<IP:1.2.3.4>"
+    assert redacted("xv1.2.3.4", decoy._replace(valid=None), Entity("X", "xv"), IP) == "<X:xv><IP:1.2.3.4>"
+
+
+def test_a_decoy_may_begin_in_the_context() -> None:
+    scanner = Scanner([Entity("VERSION", r'version": "\d(?:\.\d){3}', spares=("IP",)), IP])
+    assert scanner.redact("1.2.3.4 1.2.3.4", marked, 'version": "') == "1.2.3.4 <IP:1.2.3.4>"
 
 
 def test_what_commits_is_replaced_at_once_and_what_it_swallows_is_not_held() -> None:

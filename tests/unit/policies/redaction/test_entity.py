@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+from unicodedata import normalize
+
 import pytest
 
 from policies.redaction import entity as entities
@@ -18,6 +21,38 @@ def test_a_dictionary_is_whole_words_in_any_case() -> None:
     assert redact("ANNA, mary ann: Annas Joanna Anna2 éanna") == "#, #: Annas Joanna Anna2 éanna"
     assert redact("我是Anna。请找张伟先生，김철수는") == "我是#。请找#先生，#는"  # noqa: RUF001 - what is written there
     assert redact("_Anna_ **Anna**") == "_#_ **#**"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_dictionary_knows_a_word_however_its_characters_are_put_together(form: Literal["NFC", "NFD"]) -> None:
+    for given in ("NFC", "NFD"):
+        words = [
+            normalize(given, word)
+            for word in ("Jürgen Müller", "İstanbul", "STRASSE", "Wasser", "ﬁsh", "ガード", "김철수")
+        ]
+        scanner = Scanner([dictionary("NAME", words)])
+        for text in (
+            "jürgen MÜLLER",
+            "istanbul",
+            "ISTANBUL",
+            "STRASSE",
+            "straße",
+            "wasser",
+            "Fish",
+            "ガード",
+            "김철수",
+        ):
+            assert scanner.redact(normalize(form, text), lambda entity, found: "#") == "#"
+    assert (
+        Scanner([dictionary("NAME", ["Straße"], ignore_case=False)]).redact("Strasse", lambda entity, found: "")
+        == "Strasse"
+    )
+
+
+def test_a_pattern_finds_a_letter_whether_its_marks_stand_in_it_or_behind_it() -> None:
+    scanner = Scanner([Entity("NAME", "José [Gñ]arcía")])
+    for form in ("NFC", "NFD"):
+        assert scanner.redact(normalize(form, "José García"), lambda entity, found: "#") == "#"
 
 
 def test_the_patterns_that_the_documentation_recommends_for_swallowing_compile() -> None:

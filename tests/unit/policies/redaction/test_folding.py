@@ -26,7 +26,11 @@ from policies.redaction.folding import fold, fold_character
         ("1\u00a02\u20093\u20114\u22125\u20136", "1 2 3-4-5-6"),  # spaces, hyphens, minus, en dash
         ("a\uff20b\u3002c\uff1a", "a@b.c:"),
         ("one\u2014two", "one\u2014two"),  # the em dash separates
-        ("\u00e9\u4e2d\ufb01\U0001f600", "\u00e9\u4e2d\ufb01\U0001f600"),  # what looks like nothing else, or like two
+        ("\u00e9u\u0308\u00fc\u0130\u1e69\u0451\u03ac", "euuIsea"),  # with what is drawn over it
+        (
+            "\u00df\u4e2d\ufb01\uac00\U0001f600",
+            "\u00df\u4e2d\ufb01\uac00\U0001f600",
+        ),  # what looks like nothing else, or like two
         ("\ud800", "\ud800"),
     ],
 )
@@ -39,6 +43,11 @@ def test_every_character_is_read_as_at_most_one_and_reading_twice_changes_nothin
         folded = fold_character(chr(code_point))
         assert len(folded) <= 1
         assert fold(folded) == folded
+
+
+def test_a_letter_and_its_diacritics_are_read_alike_in_one_character_and_in_several() -> None:
+    for character in map(chr, [*range(0xC0, 0x530), *range(0x1E00, 0x2000)]):  # Latin, Greek, Cyrillic
+        assert fold(unicodedata.normalize("NFD", character)) == fold(unicodedata.normalize("NFC", character))
 
 
 def test_every_digit_and_every_invisible_format_character_is_read() -> None:

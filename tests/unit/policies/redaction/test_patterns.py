@@ -94,8 +94,8 @@ def test_a_pattern_means_what_it_means_in_re(pattern: str) -> None:
         ("a{2,1}", "not a valid regular expression"),
         ("(?m:a)", "flags"),
         ("(?L)a", "not a valid|flags"),
-        ("\uff14", "never stands in folded text; write '4'"),
-        ("\u200b", "never stands in folded text; write ''"),
+        ("\u200b", r"'\\u200b' is not read"),
+        ("[a\u0301]", r"is not read"),
         (f"a{{{MAX_WIDTH + 1}}}", f"may hold {MAX_WIDTH + 1} characters"),
         ("(?:a{100}){100}", f"more than {MAX_POSITIONS} positions"),
         ("(?:(?:(?:a{1000}){1000}){1000}){1000}", "too large"),
@@ -183,3 +183,12 @@ def test_an_alphabet_gives_an_example_of_whatever_its_classes_tell_apart() -> No
     held = {alphabet.holding(example) for example in alphabet.examples()}
     assert all(any(bit & one for one in held) for bit in bits)
     assert any(not bits[0] & one for one in held)
+
+
+def test_a_character_is_read_as_those_of_texts_are() -> None:
+    charsets = compile_pattern("\uff14[\u00e9x][^\u00e9]").charsets
+    assert [[character for character in "4ex\u00e9" if charset.holds(character)] for charset in charsets] == [
+        ["4"],
+        ["e", "x"],
+        ["4", "e", "x"],
+    ]

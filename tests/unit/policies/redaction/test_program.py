@@ -72,6 +72,8 @@ def test_words_are_folded_like_the_text() -> None:
         (Entity("KEY", "a", words=("a",)), "either a pattern or words"),
         (Entity("KEY", "a", after="b", swallow="c*"), "no guard `after`"),
         (Entity("KEY", words=("a",), swallow="c*"), "has a pattern"),
+        (Entity("KEY", "a", spares=("ONE",), swallow="c*"), "replaces nothing"),
+        (Entity("KEY", "a", spares=("ONE",), context=len), "replaces nothing"),
         (Entity("KEY", "a", before="ab"), "one character class"),
         (Entity("KEY", "a*"), "unbounded"),
         (Entity("KEY", words=("a", "\u200b")), "nothing of it is visible"),

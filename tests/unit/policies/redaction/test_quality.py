@@ -64,6 +64,36 @@ def test_secrets_are_found_whole(scanner: Scanner) -> None:
     assert all(found[entity] >= 0.9 * count for entity, count in labelled.items() if entity != "PHONE"), missed
 
 
+NUMBERS = (
+    *("4111 1111 1111 1111", "5500005555555559", "4111-1111-1111-1111", "3782 822463 10005"),
+    *("536-22-1234", "GB82 WEST 1234 5698 7654 32", "192.168.10.20", "2001:db8:85a3::8a2e:370:7334"),
+    *("+1 415 555 2671", "(415) 555-2671", "415-555-2671", "ann@example.com"),
+)
+BEFORE = (
+    *("1 ", "12 ", "2024 ", "item 7 ", "order no. ", "order: ", "invoice: ", "in case ", "ref ", "serial ", "part "),
+    *("on 2024-01-01 ", "at 12:30 ", "room 12 ", "pi 3.14 ", "version ", "$ 20 ", "5500 0055 5555 5559 ", "10.0.0.1 "),
+)
+AFTER = (
+    " 1",
+    " 12/27",
+    " 12/27 123",
+    " 123",
+    " 2024-01-01",
+    ", 12",
+    " 5500 0055 5555 5559",
+    " 10.0.0.1",
+    " - 12/27",
+    "\n3 items",
+)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_stands_beside_a_number_does_not_hide_it(scanner: Scanner, number: str) -> None:
+    for before in ("", *BEFORE):
+        for after in ("", *AFTER):
+            assert number not in redact(scanner, before + number + after)
+
+
 def test_clean_texts_stay_as_they_are(scanner: Scanner) -> None:
     texts = cases.clean()
     touched = [text for text in texts if redact(scanner, text) != text]

@@ -50,6 +50,16 @@ def test_a_long_text_is_walked_in_strides_without_a_seam() -> None:
         assert scanner.redact(text, marked) == " " * lead + "[MAIL]" + " " * 3 * STRIDE + "[MAIL]"
 
 
+def test_a_long_text_behind_a_context_is_walked_without_a_seam_too() -> None:
+    scanner = Scanner([MAIL])
+    for lead in range(STRIDE - 12, STRIDE + 2):
+        text = " " * lead + "a.b@x.com" + " " * 3 * STRIDE + "c@d.com"
+        redacted = " " * lead + "[MAIL]" + " " * 3 * STRIDE + "[MAIL]"
+        assert scanner.redact(text, marked, '"') == redacted
+        redactor = scanner.redactor(marked, '"')
+        assert redactor.feed(text[:300]) + redactor.feed(text[300:]) + redactor.finish() == redacted
+
+
 def test_channels_share_the_automaton_and_nothing_else() -> None:
     scanner = Scanner([MAIL])
     one, two = scanner.redactor(marked), scanner.redactor(marked)
