@@ -283,10 +283,11 @@ class DocumentStream(Stream):
 
     def say_again(self, event: Event, channel: Channel, text: str) -> Event:
         """A continuation where nothing is known of the shape: all but the texts is said again, and so are the words and
-        identifiers that tell a client what it is given. Raises like `place`."""
+        identifiers that tell a client what it is given, but not why something ended. Raises like `place`."""
         root, slot = self.place(event, channel)
         for _, other in list(self.texts(root)):
-            if not is_label(key_at(other.path)):
+            key = key_at(other.path)
+            if not is_label(key) or key.lower().endswith("reason"):
                 other.put("")
         slot.put(text)
         said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
