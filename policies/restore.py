@@ -8,7 +8,7 @@ count or record stand before this one and see pseudonyms only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from proxy.identity import Fact
 from proxy.messages import Request
@@ -18,6 +18,12 @@ from .redaction.actions import PSEUDONYM
 from .redaction.entity import Entity
 from .redaction.scanner import Scanner
 from .redaction.stream import TextStream
+
+
+def _beginnings(text: str) -> Iterator[int]:
+    """Where in a match a pseudonym may begin: the model may have put words in capitals before it (`MY_EMAIL_...`)."""
+    yield 0
+    yield from (at + 1 for at, character in enumerate(text) if character == "_")
 
 
 class RestoreConfig(PolicyConfig):
@@ -48,10 +54,11 @@ class Restore(Policy[RestoreConfig]):
         counts: Counter[str] = Counter()
 
         def replace(entity: Entity, text: str) -> str:
-            original = originals.get(text)
-            if original is None:
-                return text
-            counts["restored"] += 1
-            return original
+            for start in _beginnings(text):
+                original = originals.get(text[start:].replace("\\", ""))
+                if original is not None:
+                    counts["restored"] += 1
+                    return text[:start] + original
+            return text
 
         return TextStream(self._scanner, replace, "pass", counts)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .dialects.base import Channel, Delta, DialectStream, Parsed, Usage
 
 
+_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\n\r", b"\r\r")  # at the end of an event
+
+
 class Framing(enum.Enum):
     """How a body is divided into events."""
 
@@ -33,6 +36,14 @@ class Framing(enum.Enum):
     def streaming(self) -> bool:
         """Whether the reply is delivered in events, so that it may be flushed, injected into and ended in words."""
         return self in (Framing.SSE, Framing.NDJSON, Framing.JSON_ARRAY)
+
+    def missing_end(self, frame: bytes) -> bytes:
+        """What the last frame of a body lacks to be complete, so that another may follow it."""
+        if self is Framing.NDJSON:
+            return b"" if frame.endswith(b"\n") else b"\n"
+        if self is not Framing.SSE or frame.endswith(_BLANK_LINES) or frame in (b"\n", b"\r\n", b"\r"):
+            return b""
+        return b"\n" if frame.endswith((b"\n", b"\r")) else b"\n\n"
 
 
 class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third of what `__init__` would cost

@@ -12,6 +12,7 @@ until it is certain that it is none. docs/redaction.md says what is looked for w
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Annotated
@@ -40,10 +41,33 @@ _TURN_CHARACTERS = 4096  # of a request are read before other exchanges have the
 EntityName = Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
 
 
+_NAMED = re.compile(r"\{(\w*)\}")
+_POSIX_CLASS = re.compile(r"\[[^\]]*(\[:\^?[a-z]{1,16}:\])")
+
+
 def _placeholder(given: str) -> str:
     if not given.strip() or not given.isprintable() or len(given) > 64:
         raise ValueError("must be printable, of 1 to 64 characters")
+    for name in _NAMED.findall(given):
+        if name != "entity":
+            raise ValueError(f"{{{name}}} is nothing that can be filled in: there is {{entity}}")
     return given
+
+
+def _without_posix_classes(given: str) -> str:
+    found = _POSIX_CLASS.search(given)
+    if found is not None:
+        raise ValueError(f"{found[1]} is no class of characters here: write out what it stands for, or \\w, \\d, \\s")
+    return given
+
+
+def _no_space(given: str) -> str:
+    if not given.strip():
+        raise ValueError("must be more than spaces")
+    return given
+
+
+PatternText = Annotated[str, AfterValidator(_without_posix_classes)]
 
 
 def _words_file(given: object) -> tuple[str, ...]:
@@ -56,9 +80,9 @@ class PatternTable(PolicyConfig):
     """One `[[policy.patterns]]` table: a pattern of the operator's, as in `entity.py`."""
 
     name: EntityName
-    pattern: Annotated[str, Field(min_length=1)]
-    before: str = ""
-    after: str = ""
+    pattern: Annotated[PatternText, Field(min_length=1)]
+    before: PatternText = ""
+    after: PatternText = ""
     action: Action | None = None
 
     def entity(self) -> Entity:
@@ -69,7 +93,7 @@ class DictionaryTable(PolicyConfig):
     """One `[[policy.dictionaries]]` table: words, or a file with one a line."""
 
     name: EntityName
-    words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    words: tuple[Annotated[str, AfterValidator(_no_space)], ...] = ()
     words_file: Annotated[tuple[str, ...], PlainValidator(_words_file)] = ()
     ignore_case: bool = True
     action: Action | None = None
@@ -146,6 +170,10 @@ class RedactionConfig(PolicyConfig):
             known = [entity for entity in known if entity.name in self.entities]
         taken = {entity.name for entity in known}
         for table in self._own:
+            if [other.name for other in self._own].count(table.name) > 1:
+                raise ValueError(
+                    f"{table.name} is the name of two tables: their actions and counts could not be told apart"
+                )
             if table.name in taken:
                 raise ValueError(
                     f"{table.name} is the name of a built-in entity: choose another, or leave that out of `entities`"
@@ -166,6 +194,8 @@ class RedactionConfig(PolicyConfig):
         special = dict(self.actions)
         for table in self._own:
             if table.action is not None:
+                if table.name in self.actions:
+                    raise ValueError(f"actions: {table.name} has its action in its own table already: say it once")
                 special[table.name] = table.action
         for name, action in special.items():
             if name not in names:

@@ -11,15 +11,16 @@ import hmac
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from proxy.policy import PolicyConfig
 from proxy.secrets import Secret
 
 from .entity import Entity
 
-PSEUDONYM = Entity("PSEUDONYM", r"[A-Z][A-Z0-9_]{0,63}_[a-p]{12}", before=r"\w")
-"""What a pseudonym looks like, as a thing to find."""
+PSEUDONYM = Entity("PSEUDONYM", r"[A-Z](?:[A-Z0-9]|\\?_){0,63}\\?_[a-p]{12}", before=r"[A-Z\d]", after=r"[a-z\d]")
+"""What a pseudonym looks like, as a thing to find: also where another stands before it, or its `_` are escaped as Markdown has
+it, but not in a longer word."""
 
 _LETTERS = bytes.maketrans(b"0123456789abcdef", b"abcdefghijklmnop")
 _LENGTH = 12
@@ -35,7 +36,13 @@ class Mask(PolicyConfig):
     mask: Annotated[int, Field(ge=0, le=16)]
 
 
-Action: TypeAlias = Literal["placeholder", "pseudonym", "stop"] | Mask
+def _worded(given: object) -> object:
+    if given == "mask":
+        raise ValueError("is written { mask = 4 }: how many characters stay")
+    return given
+
+
+Action: TypeAlias = Annotated[Literal["placeholder", "pseudonym", "stop"] | Mask, BeforeValidator(_worded)]
 
 
 def mask(text: str, keep: int) -> str:

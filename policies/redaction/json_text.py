@@ -1,6 +1,6 @@
 """One channel's text, which may be JSON: tool arguments, structured answers. Sans-IO, sees the text in any pieces.
 
-A text that begins with `{` or `[` (tool arguments: or with `"`) is read as JSON (RFC 8259) as long as it is JSON:
+A text that begins with `{` or `[` (tool arguments: or with `"` or a number) is read as JSON (RFC 8259) as long as it is JSON:
 
 - Each string, also one that is a key, is a text of its own: a match never spans two. Escapes are decoded before the
   scanner sees them; what is not replaced is written back in its own spelling, replacements are escaped. So what was
@@ -48,7 +48,8 @@ def naming(key: str) -> str:
 class TextRedactor:
     """One channel: `feed` the text as it comes, then `finish` once. Raises what the scanner's redactor raises.
 
-    `arguments`: the text is meant to be JSON, so that a string may stand alone. `key`: what the text is the value of.
+    `arguments`: the text is meant to be JSON, so that a string or a number may stand alone. `key`: what the text is the value
+    of.
     """
 
     __slots__ = (
@@ -89,7 +90,7 @@ class TextRedactor:
         """The end of the channel: what was still held."""
         tail, self._tail = self._tail, ""
         if self._state == self._scalar:
-            self._put_scalar(tail)
+            self._put_last_scalar(tail)
         elif self._state == self._closing:
             self._end_redactor()
             self._out.append(tail)
@@ -114,12 +115,12 @@ class TextRedactor:
     # States: each takes what it can of `text` from `at` on, and says where it stopped
 
     def _start(self, text: str, at: int) -> int:
-        """Before a document."""
-        at = self._skip_space(text, at)
-        if at == len(text):
-            return at
-        self._state = self._value if text[at] in ('{["' if self._arguments else "{[") else self._plain
-        return at
+        """Before the first document."""
+        return self._begin(text, at, '{["-0123456789' if self._arguments else "{[")
+
+    def _next(self, text: str, at: int) -> int:
+        """Behind a document."""
+        return self._begin(text, at, '{["' if self._arguments else "{[")
 
     def _plain(self, text: str, at: int) -> int:
         """Text that is not JSON, to its end."""
@@ -187,7 +188,7 @@ class TextRedactor:
     def _after(self, text: str, at: int) -> int:
         """Behind a value."""
         if not self._nesting:
-            self._state = self._start
+            self._state = self._next
             return at
         at = self._skip_space(text, at)
         if at < len(text):
@@ -258,7 +259,7 @@ class TextRedactor:
         if end == len(text) and not is_long and not is_far:
             return self._wait(text, at)
         known = like[0] in _WORDS or _NUMBER.fullmatch(like[0])
-        if is_long or not known or (not is_far and text[end] not in ",]}"):
+        if is_long or not known or not self._nesting or (not is_far and text[end] not in ",]}"):
             self._state = self._plain
             return at
         self._put_scalar(like[0])
@@ -266,6 +267,12 @@ class TextRedactor:
         return like.end()
 
     # Their parts
+
+    def _begin(self, text: str, at: int, marks: str) -> int:
+        at = self._skip_space(text, at)
+        if at < len(text):
+            self._state = self._value if text[at] in marks else self._plain
+        return at
 
     def _pass(self, token: str, at: int) -> int:
         self._out.append(token)
@@ -323,6 +330,15 @@ class TextRedactor:
     def _put_scalar(self, scalar: str) -> None:
         redacted = self._scanner.redact(scalar, self._replace, self._contexts[-1])
         self._out.append(scalar if redacted == scalar else _quoted(redacted))
+
+    def _put_last_scalar(self, tail: str) -> None:
+        """With what the text ends: a number that stands alone, or one that no bracket follows."""
+        scalar = tail.rstrip(" \t\n\r")
+        if self._nesting or _NUMBER.fullmatch(scalar):
+            self._put_scalar(scalar)
+            self._out.append(tail[len(scalar) :])
+        else:
+            self._out.append(self._scanner.redact(tail, self._replace, self._contexts[-1]))
 
 
 def _quoted(text: str) -> str:

@@ -1,7 +1,9 @@
 """A reply's texts through a scanner, each channel on its own, whatever form the reply has.
 
 What a channel still holds goes out in the event that ends the channel, or before it; on a clean end all of it does; on any
-other end none. What says the model's text in other forms (log probabilities) goes with the text.
+other end none. Text that follows an end goes on where the channel was, if nothing undecided was said for that end; else it
+cannot be read any more. Where an API's ends are no ends (`AfterEnd.SAME`), such an event waits for what follows it.
+What says the model's text in other forms (log probabilities) goes with the text.
 
 A long event is read slice by slice, each in a turn of the event loop of its own: `Pause(0.0)` lets others have theirs.
 """
@@ -12,9 +14,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from proxy.dialects import sse
-from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed
+from proxy.dialects.base import EVERY_CHANNEL, AfterEnd, Channel, Delta, DialectStream, Kind, Parsed
 from proxy.dialects.documents import is_binary, is_whole, key_at
-from proxy.dialects.stream import charset
+from proxy.dialects.stream import DONE, charset
 from proxy.errors import Outcome
 from proxy.framing import Event, Framing
 from proxy.messages import Reply, ResponseHead
@@ -75,13 +77,17 @@ class TextStream(PolicyStream):
         self._long: _Long | None = None
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
+        self._passed: Event | None = None  # the last that went on
+        self._ended: set[Channel] = set()  # what they held was said as the end of their text
+        self._last: tuple[Event, _Long | None] | None = None  # ends choices, if nothing follows it
 
     def on_response(self, head: ResponseHead) -> Reply | None:
         reply = self._reply = head.stream
         if reply is None:
             return None
         self._is_whole, self._is_sse = reply.framing is Framing.JSON, reply.framing is Framing.SSE
-        readable = reply.parse(b"").known and not (self._is_sse and charset(head) not in _UTF_8)
+        is_utf_8 = reply.framing is Framing.OPAQUE or charset(head) in _UTF_8  # of other text the dialect knows
+        readable = reply.parse(b"").known and is_utf_8
         readable = readable or head.headers.get("Content-Length") == "0"
         return None if readable or self._on_unknown == "pass" else Reply(details="redaction_unreadable")
 
@@ -92,6 +98,8 @@ class TextStream(PolicyStream):
             for number, event in enumerate(events):
                 if left <= 0:
                     return Pause(0.0, passed, events[number:])
+                if self._last is not None:
+                    self._follow(event.parsed, passed)
                 size = len(event.raw)
                 if size <= _SLICE and self._long is None:
                     left -= size
@@ -106,13 +114,29 @@ class TextStream(PolicyStream):
                 self._long = None
         except (StopRequested, BudgetExceeded, Unreadable) as error:
             return Stop(reason(error), events=passed)
+        if passed:
+            self._passed = passed[-1]
         return passed
 
     def on_end(self, now: float) -> Events:
         released: Events = []
+        if self._last is not None:
+            self._follow(DONE, released)
         for channel in list(self._texts):
             self._release(channel, released)
-        return released
+        return self._apart(released)
+
+    def _apart(self, released: Events) -> Events:
+        """The last events: each begins after the end of the one before, which a body that breaks off may lack."""
+        apart: Events = []
+        before = self._passed
+        for event in released:
+            gap = b"" if before is None or self._reply is None else self._reply.framing.missing_end(before.raw)
+            if gap and self._reply is not None:
+                apart.append(Event(gap, self._reply, Parsed()))
+            apart.append(event)
+            before = event
+        return apart
 
     def on_cut(self, now: float) -> Events:
         """What is held is dropped: a continuation could have made it part of a match."""
@@ -125,7 +149,7 @@ class TextStream(PolicyStream):
     def _drop(self) -> None:
         self._texts.clear()
         self._waiting.clear()
-        self._long = None
+        self._long = self._last = None
 
     def facts(self) -> Mapping[str, int]:
         return self._counts
@@ -137,6 +161,31 @@ class TextStream(PolicyStream):
         is_known = parsed.known and not (self._is_sse and b"\0" in event.raw)  # as in UTF-16
         if not is_known and self._on_unknown == "refuse":
             raise Unreadable
+        if parsed.ends and self._may_go_on(parsed):
+            self._last = event, long
+        else:
+            self._pass(event, parsed, passed, long)
+
+    def _may_go_on(self, parsed: Parsed) -> bool:
+        """Whether an event ends choices, and whether it did can only be told from what follows it."""
+        if self._reply is None or self._reply.after_end is not AfterEnd.SAME or not (parsed.deltas or self._texts):
+            return False
+        return any(end.kind is None and end != EVERY_CHANNEL for end in parsed.ends)
+
+    def _follow(self, following: Parsed, passed: Events) -> None:
+        """The event that waits for it goes on: its choices have ended only if the reply has."""
+        if not (following.deltas or following.ends or following.choices or following.usage):
+            return  # a comment may go before it
+        assert self._last is not None
+        (event, long), self._last = self._last, None
+        parsed = event.parsed
+        if EVERY_CHANNEL not in following.ends:
+            ends = [end for end in parsed.ends if end.kind is not None]
+            parsed = Parsed(parsed.deltas, ends, known=parsed.known, mirrored=parsed.mirrored)
+        self._pass(event, parsed, passed, long)
+
+    def _pass(self, event: Event, parsed: Parsed, passed: Events, long: _Long | None) -> None:
+        """The event with its texts redacted goes to `passed`. `parsed`: what of its ends is one."""
         if self._is_sse and not sse.is_bare(event.raw):
             event = self._with_other_lines(event, {} if long is None else long.lines)
         changed: Event | None = event
@@ -174,7 +223,7 @@ class TextStream(PolicyStream):
             deltas.append((channel, text))
         for channel in last:
             self._keep(channel, event, deltas)
-        for channel in [channel for channel in self._texts if _ends(parsed, channel)] if parsed.ends else ():
+        for channel in self._ending(parsed) if parsed.ends else ():
             if channel in last:
                 self._forget(channel)
                 position = last[channel]
@@ -182,6 +231,17 @@ class TextStream(PolicyStream):
             else:
                 self._release(channel, passed)
         return event.with_deltas(deltas)
+
+    def _ending(self, parsed: Parsed) -> list[Channel]:
+        """The channels whose text is to end now. Where another text would follow, one that holds nothing goes on instead: so
+        the same text does too."""
+        ending = [channel for channel in self._texts if _ends(parsed, channel)]
+        if not ending or (self._reply is not None and self._reply.after_end is AfterEnd.NEW):
+            return ending
+        whole = {end for end in parsed.ends if end.kind is not None}  # these very texts, whole in this event
+        ending = [channel for channel in ending if channel in whole or self._texts[channel].held]
+        self._ended.update(channel for channel in ending if channel not in whole)
+        return ending
 
     # What may have to be said in an event of its own
 
@@ -247,8 +307,10 @@ class TextStream(PolicyStream):
     def _text(self, channel: Channel) -> TextRedactor:
         found = self._texts.get(channel)
         if found is None:
-            if len(self._texts) == _MOST_CHANNELS:
+            if len(self._texts) + len(self._ended) >= _MOST_CHANNELS:
                 raise BudgetExceeded
+            if channel in self._ended and self._on_unknown == "refuse":
+                raise Unreadable  # it could complete what was said already
             found = self._texts[channel] = self._begun(channel)
         return found
 

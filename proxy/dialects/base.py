@@ -66,6 +66,14 @@ class Channel(NamedTuple):
         return isinstance(index, str) and index.startswith(f"{self.index}/")
 
 
+class AfterEnd(enum.Enum):
+    """What a text is that follows an event that ended its channel."""
+
+    NOTHING = "nothing"  # that this API sends
+    NEW = "new"  # another text in the same place
+    SAME = "same"  # the same text: servers are known that end a choice in each of its events
+
+
 EVERY_CHANNEL = Channel(None, None, None)
 
 Delta = tuple[Channel, str]
@@ -175,6 +183,9 @@ class DialectStream(Protocol):
 
     terminates: bool
     """A complete reply ends its channels in its last events: one that only broke off can be told from it."""
+
+    after_end: AfterEnd
+    """What a text is that comes after the end of its channel."""
 
     finished: bool
     """The reply's own terminal was delivered: nothing may follow."""

@@ -155,7 +155,9 @@ class ValueSlot(Slot):
                 value = decode_editable(text.encode())
             except ValueError:
                 value = text
-            if not _says_something(value) or not (isinstance(value, dict | list) or encode(value).decode() == text):
+            exact = isinstance(value, dict | list) or (_says_something(value) and encode(value).decode() == text)
+            was_scalar = not isinstance(self.holder[self.key], dict | list)  # its text is JSON as well: `"[CARD]"`
+            if not (was_scalar and isinstance(value, str)) and not (exact and _says_something(value)):
                 value = text
         self.holder[self.key] = value
 

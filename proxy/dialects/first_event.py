@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import Problem
 from ..framing import Event, Framer
-from .base import Call, Channel, Delta, Dialect, DialectStream, Parsed, Usage
+from .base import AfterEnd, Call, Channel, Delta, Dialect, DialectStream, Parsed, Usage
 from .generic import Generic, GenericStream
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class FirstEventStream:
     # All else is said by the stream behind it.
 
     terminates = _Behind[bool]()
+    after_end = _Behind[AfterEnd]()
     finished = _Behind[bool]()
     counted = _Behind[Usage | None]()
 

@@ -35,12 +35,15 @@ _MODELS = re.compile(r"/v\d+(?:alpha|beta)\d*/(?:models|tunedModels)(?:/[^/]+)?/
 
 # In requests, in either spelling: the API's words and names, and opaque bytes.
 _WORDS = frozenset(
-    ("role", "name", "id", "type", "model", "mode", "category", "threshold", "language", "outcome", "format")
-)
+    (
+        "role", "name", "id", "type", "model", "mode", "category", "threshold", "language", "outcome", "format", "mimeType",
+        "mime_type",
+    )
+)  # fmt: skip
 _CALLS = frozenset(("functionCall", "function_call", "functionResponse", "function_response"))
 _OPAQUE = frozenset(
     (
-        "fileData", "file_data", "thoughtSignature", "thought_signature", "cachedContent",
+        "thoughtSignature", "thought_signature", "cachedContent",
         "cached_content", "responseMimeType", "response_mime_type", "responseModalities", "response_modalities",
     )
 )  # fmt: skip

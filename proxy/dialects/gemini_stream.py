@@ -18,7 +18,7 @@ from ..errors import Problem
 from ..framing import Event, Framing
 from ..policy import Ending
 from . import arrays, logprobs
-from .base import EVERY_CHANNEL, Call, Channel, Parsed, Usage
+from .base import EVERY_CHANNEL, AfterEnd, Call, Channel, Parsed, Usage
 from .documents import is_blank, only
 from .gemini_texts import ENVELOPE, candidates_of, ends_of, is_piece, reply_texts
 from .stream import NOTHING, DocumentStream, Text
@@ -45,6 +45,7 @@ class GeminiStream(DocumentStream):
     """One reply."""
 
     terminates = True
+    after_end = AfterEnd.SAME  # Vertex AI has sent `finishReason: "STOP"` in every event (BerriAI/litellm#2195)
 
     def __init__(self, framing: Framing, call: Call) -> None:
         super().__init__(framing)

@@ -96,9 +96,9 @@ def _is_structure(path: Path) -> bool:
             return True
         case ("content", "parts", _, "thoughtSignature" | "thought_signature", *_):
             return True
-        case ("content", "parts", _, "inlineData" | "inline_data", "mimeType" | "mime_type"):
+        case ("content", "parts", _, "inlineData" | "inline_data" | "fileData" | "file_data", "mimeType" | "mime_type"):
             return True
-        case ("content", "parts", _, "fileData" | "file_data" | "mediaResolution", *_):
+        case ("content", "parts", _, "mediaResolution", *_):
             return True
         case (
             ("content", "parts", _, "functionCall" | "function_call", "id")

@@ -3,6 +3,7 @@
 - Server-sent events whose data is JSON, NDJSON and whole JSON: every string value is a channel, its index the JSON
   pointer. `data: [DONE]` ends every channel, and so does an event that says in the words of most APIs that something has
   ended. It is no terminal: what has ended may be a part of the answer.
+- Tokens and log probabilities, which say the texts again, are none: they are told by their names (`logprobs.py`).
 - Server-sent events whose data is anything else: the data is the text of the one channel with index "", as is the
   string where a whole document is one. A number is such text too, or digits sent token by token would go unseen.
 - Text (`text/*` in UTF-8): one channel with index "".
@@ -19,15 +20,24 @@ import msgspec
 
 from ..errors import Problem
 from ..framing import Event, Framer, Framing
-from . import sse
-from .base import EVERY_CHANNEL, Call, Channel, Delta, DialectStream, Kind, Parsed
-from .documents import Slot, decode, encode, is_binary, is_filled, is_value, is_whole, is_word, string_slots
+from . import logprobs, sse
+from .base import EVERY_CHANNEL, AfterEnd, Call, Channel, Delta, DialectStream, Kind, Parsed
+from .documents import Slot, decode, encode, is_binary, is_filled, is_value, is_whole, string_slots
 from .stream import UNKNOWN, DocumentStream, Stream, Text, charset, every_text, framing_of, media_type, usage_of
 
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
     from ..policy import Ending
 
+# In requests: words that APIs define, and identifiers that a server gave out and has to know again. All else may be said by
+# people, also who they are (`user_id`).
+_OWN_WORDS = frozenset(
+    (
+        "call_id", "container_id", "created", "created_at", "file_id", "id", "item_id", "media_type", "mimeType", "mime_type",
+        "model", "object", "previous_response_id", "response_id", "role", "tool_call_id", "tool_use_id", "type",
+        "vector_store_id",
+    )
+)  # fmt: skip
 WHOLE_TEXT = Channel(0, Kind.TEXT, "")
 """The channel of what is text as a whole; "" is the JSON pointer to a whole document."""
 
@@ -71,7 +81,7 @@ class Generic:
     def request_texts(self, root: list[Any]) -> Iterable[Slot]:
         for slot in string_slots(root, 0, (), is_filled):
             key = next((part for part in reversed(slot.path) if isinstance(part, str)), "")
-            is_text = key == "name" or not is_word(key) or is_value(slot.path)
+            is_text = key not in _OWN_WORDS or is_value(slot.path)
             if is_text and not is_binary(slot.text, slot.path):
                 yield slot
 
@@ -97,13 +107,20 @@ def _is_text(head: ResponseHead) -> bool:
 class GenericStream(DocumentStream):
     """JSON of unknown shape, or server-sent text."""
 
+    after_end = AfterEnd.NEW
+
     def texts(self, root: list[Any]) -> Iterable[Text]:
         for channel, slot in every_text(root, 0):
-            is_data = is_binary(slot.text, slot.path) and is_whole(slot.path)
-            yield (channel._replace(repeated=True) if is_data else channel), slot
+            if not logprobs.is_mirror(slot.path):
+                is_data = is_binary(slot.text, slot.path) and is_whole(slot.path)
+                yield (channel._replace(repeated=True) if is_data else channel), slot
 
     def read(self, document: Any) -> Parsed:
-        return Parsed(ends=_ENDS if _says_end(document) else (), usage=usage_of(document))
+        ends = _ENDS if _says_end(document) else ()
+        return Parsed(ends=ends, usage=usage_of(document), mirrored=any(logprobs.mirrors(document)))
+
+    def drop_mirrors(self, root: list[Any]) -> bool:
+        return logprobs.drop(root[0])
 
     def is_complete(self, channel: Channel, document: Any) -> bool:
         """OpenAI's Assistants show a run and a message whole again whenever they have changed."""

@@ -3,6 +3,8 @@
 They may stay where they are of exactly the text that stands beside them (`spelt`). What might have been said instead stands
 nowhere else, so it is a text of its own (`candidates`): where a policy changes it, they all go.
 
+Where nobody knows in which form they stand, they go by their names (`mirrors`): whoever sends them sends them beside the text.
+
 Shapes: OpenAI's chat completions (lists of entries in `content` and `refusal`), completions (lists of equal length),
 Responses and Ollama (one list of entries), Gemini (`chosenCandidates`, and `topCandidates` by token).
 """
@@ -15,11 +17,20 @@ from typing import Any
 import msgspec
 
 from .base import Channel, Kind
-from .documents import Path, Slot, pointer
+from .documents import Path, Slot, is_value, pointer
 from .stream import Text
 
 _MOST_TOKENS = 1 << 20  # of a vocabulary: a number that is larger may say something else
 _BETWEEN = "\n\n"
+# What vLLM, SGLang, llama.cpp and those that do as they do have beside a text: the same as tokens.
+_MIRRORS = frozenset(
+    (
+        "completion_probabilities", "input_token_ids", "input_token_logprobs", "input_top_logprobs", "logprobs",
+        "logprobsResult", "output_ids", "output_token_ids", "output_token_logprobs", "output_top_logprobs", "prompt_logprobs",
+        "prompt_token_ids", "token_ids", "token_logprobs", "top_logprobs",
+    )
+)  # fmt: skip
+_SAID = ("content", "response", "text")  # beside one of these, so are `tokens`
 
 
 class CandidatesSlot(Slot):
@@ -41,6 +52,48 @@ def candidates(choice: int, holder: dict[str, Any], name: str, path: Path = ()) 
         slot = CandidatesSlot(holder, name, (*path, name))
         if slot.text:
             yield Channel(choice, Kind.TEXT, pointer(slot.path), repeated=True), slot
+
+
+def is_mirror(path: Path) -> bool:
+    """Whether what stands at `path` of a document is in what `mirrors` names there."""
+    for part in path:
+        if part in _MIRRORS:
+            return True
+        if is_value((part, "")):
+            break
+    return False
+
+
+def mirrors(document: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a document says texts again as tokens: `holder[name]`. What people fill (`documents.is_value`) may have such
+    names too, and says nothing again."""
+    ahead = [document]
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, list):
+            ahead += [inner for inner in value if isinstance(inner, dict | list)]
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                if not inner or not isinstance(inner, dict | list | str):
+                    continue
+                if name in _MIRRORS or _is_tokens(value, name):
+                    yield value, name
+                elif not isinstance(inner, str) and not is_value((name, "")):
+                    ahead.append(inner)
+
+
+def _is_tokens(holder: Mapping[str, Any], name: str) -> bool:
+    """Whether there stand the numbers of the tokens of a text beside them."""
+    beside = name == "tokens" and isinstance(holder[name], list) and all(type(id) is int for id in holder[name])
+    return beside and any(isinstance(holder.get(said), str) for said in _SAID)
+
+
+def drop(document: Any) -> bool:
+    """Take them out. Whether there were any."""
+    found = list(mirrors(document))
+    for holder, name in found:
+        del holder[name]
+    return bool(found)
 
 
 def spelt(logprobs: Any) -> str | None:

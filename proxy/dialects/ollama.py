@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 _ENVELOPE = ("model", "created_at", "remote_model", "remote_host")
 _NOT_TEXT = (*_ENVELOPE, "done_reason", "logprobs", "image")
 # In requests: the API's own words and names.
-_WORDS = frozenset(
-    ("model", "role", "name", "type", "id", "tool_name", "tool_call_id", "format", "keep_alive", "think")
-)
+_WORDS = frozenset(("model", "role", "type", "id", "tool_name", "tool_call_id", "keep_alive", "think"))
 _CONTEXT = b'"context"'
 _SPELT = (Kind.TEXT, Kind.REASONING)  # what log probabilities are given for
 
@@ -96,6 +94,8 @@ def _is_word(path: Path, text: str) -> bool:
     names = [name for name in path if isinstance(name, str)]
     if is_value(path) or "tool_calls" in names or names[-1:] == ["tool_name"]:
         return names[-1] in ("id", "type") and not is_value(path)
+    if names[-1:] == ["name"] and "tools" in names:  # a tool's, by which the model has to call it
+        return True
     return not names or names[-1] in _WORDS or ("images" in names and is_binary(text, path))
 
 
@@ -104,9 +104,9 @@ def _error(problem: Problem) -> dict[str, Any]:
 
 
 def _is_structure(path: Path) -> bool:
-    """Whether the string at `path` of a line is one of the API's own words or names, or an image."""
+    """Whether the string at `path` of a line is one of the API's own words or names."""
     match path:
-        case ("message", "role" | "tool_call_id") | ("message", "images", _):
+        case ("message", "role" | "tool_call_id"):
             return True
         case ("message", "tool_calls", _, "id" | "type"):
             return True
@@ -153,13 +153,15 @@ class OllamaStream(DocumentStream):
             if name not in _NOT_TEXT:
                 for slot in string_slots(document, name, (name,), _is_arguments):
                     channel = _channel(slot.path)
-                    if channel is not None:
+                    if channel is not None and not is_binary(slot.text, slot.path):
                         yield channel, slot
         if "logprobs" in document:
             yield from logprobs.candidates(0, document, "logprobs")
 
     def is_complete(self, channel: Channel, document: Any) -> bool:
-        return channel.kind is Kind.TOOL_ARGUMENTS or str(channel.index).startswith("/message/tool_calls/")
+        return channel.kind is Kind.TOOL_ARGUMENTS or str(channel.index).startswith(
+            ("/message/tool_calls/", "/message/images/")
+        )
 
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):

@@ -17,11 +17,11 @@ from msgspec import UNSET, UnsetType
 
 from ..errors import Problem
 from ..framing import Event, Framing
-from . import openai_common, sse
+from . import logprobs, openai_common, sse
 from .base import Call, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import Path, Slot, decode, has_more_strings, pointer, repeats_names, string_slots
 from .generic import Generic
-from .openai_common import MAX_CHOICES
+from .openai_common import MAX_CHOICES, is_reason
 from .stream import DONE, Text, framing_of, splice
 from .template import Learner, Template
 
@@ -255,7 +255,7 @@ class ChatStream(openai_common.OpenAIStream):
                 repeated = name == "message" and "delta" in choice
                 for slot in string_slots(choice, name, (), _is_arguments):
                     channel = _channel(index, message, slot.path, repeated)
-                    if channel is not None:
+                    if channel is not None and not logprobs.is_mirror(slot.path):
                         yield channel, type(slot)(slot.holder, slot.key, (name, *slot.path))
 
     def empty_choice(self, *, first: bool) -> dict[str, Any]:
@@ -316,7 +316,7 @@ def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:
             ]
         if len(deltas) > before + 1:
             return None
-        if choice.finish_reason:
+        if is_reason(choice.finish_reason):
             ends.append(Channel(index, None, None))
     usage = chunk.usage
     counts = Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None

@@ -139,6 +139,11 @@ def strings(value: Any) -> list[str]:
         return []
 
 
+def is_reason(finish_reason: object) -> bool:
+    """Whether a choice ends with this `finish_reason`: some servers have the word "null" in every chunk."""
+    return bool(finish_reason) and finish_reason != "null"
+
+
 class _State(msgspec.Struct, gc=False):
     """What an ending has to know of a choice."""
 
@@ -194,10 +199,10 @@ class OpenAIStream(DocumentStream):
         if not isinstance(document, dict):
             return NOTHING
         choices = _choices(document) or []
-        ends = [Channel(index, None, None) for index, choice in choices if choice.get("finish_reason")]
+        ends = [Channel(index, None, None) for index, choice in choices if is_reason(choice.get("finish_reason"))]
         if document.get("error"):
             ends = [EVERY_CHANNEL]
-        mirrored = any(choice.get(name) for _, choice in choices for name in _MIRRORS)
+        mirrored = any(logprobs.mirrors(document))
         return Parsed((), ends, usage_of(document), [index for index, _ in choices], mirrored=mirrored)
 
     # Writing
@@ -216,12 +221,12 @@ class OpenAIStream(DocumentStream):
         return all(map(is_blank, others)) and all(is_blank(choice) for _, choice in choices)
 
     def drop_mirrors(self, root: list[Any]) -> bool:
+        exact = [choice for index, choice in _choices(root[0]) or () if self._spells(index, choice)]
         dropped = False
-        for index, choice in _choices(root[0]) or ():
-            for name in _MIRRORS:
-                if choice.get(name) and not (name == "logprobs" and self._spells(index, choice)):
-                    choice[name] = None
-                    dropped = True
+        for holder, name in list(logprobs.mirrors(root[0])):
+            if not (name == "logprobs" and any(holder is choice for choice in exact)):
+                holder[name] = None
+                dropped = True
         return dropped
 
     def _spells(self, index: int, choice: dict[str, Any]) -> bool:
@@ -231,7 +236,7 @@ class OpenAIStream(DocumentStream):
             for channel, slot in self.choice_texts(index, choice)
             if channel.kind in _SPELT and not channel.repeated
         ]
-        return "".join(texts) == logprobs.spelt(choice["logprobs"])
+        return "logprobs" in choice and "".join(texts) == logprobs.spelt(choice["logprobs"])
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         if _choices(self.document(event.raw)) is None:
@@ -294,7 +299,7 @@ class OpenAIStream(DocumentStream):
         for state in states:
             if state.index not in self._open:
                 self._begin(state.index)
-            if state.finish_reason and state.index in self._open:
+            if is_reason(state.finish_reason) and state.index in self._open:
                 self._open[state.index] = False
         if states:  # Azure's first chunk has no choices, and an empty id
             self._last = raw
@@ -353,7 +358,7 @@ def _number(stated: Any, position: int) -> int:
 def _asides(choice: int, holder: dict[str, Any], besides: Collection[str]) -> Iterator[Text]:
     """The strings that stand beside what the model says: whole texts of their own."""
     for name in holder:
-        if name not in besides:
+        if name not in besides and not logprobs.is_mirror((name,)):
             for slot in string_slots(holder, name, (name,)):
                 yield Channel(choice, Kind.TEXT, pointer(slot.path), repeated=True), slot
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..framing import Event, Framer, Framing, framer_for
 from . import arrays, sse
-from .base import EVERY_CHANNEL, Channel, Delta, DialectStream, Kind, Parsed, Usage
+from .base import EVERY_CHANNEL, AfterEnd, Channel, Delta, DialectStream, Kind, Parsed, Usage
 from .documents import Slot, decode, decode_editable, encode, is_label, key_at, pointer, repeats_names, string_slots
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class Stream(DialectStream):
     """The part of a stream that is the same for all."""
 
     terminates = False
+    after_end = AfterEnd.NOTHING
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
@@ -290,5 +291,6 @@ class DocumentStream(Stream):
             if not is_label(key) or key.lower().endswith("reason"):
                 other.put("")
         slot.put(text)
+        self.drop_mirrors(root)
         said = self.carry(root[0], sse.read(event.raw).event if self.framing is Framing.SSE else None)
         return Event(said.raw, self, Parsed([(channel, text)]))

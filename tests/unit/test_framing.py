@@ -334,3 +334,22 @@ def test_a_document_breaks_off_before_its_last_bracket(whole: bytes) -> None:
 )
 def test_what_is_no_document_does_not_break_off(body: bytes) -> None:
     assert not breaks_off(body)
+
+
+@pytest.mark.parametrize(
+    ("framing", "frame", "missing"),
+    [
+        (Framing.SSE, b"data: a\n\n", b""),
+        (Framing.SSE, b"data: a\r\n\r\n", b""),
+        (Framing.SSE, b"data: a\r\r", b""),
+        (Framing.SSE, b"\n", b""),
+        (Framing.SSE, b"data: a\n", b"\n"),
+        (Framing.SSE, b"data: a\r\n", b"\n"),
+        (Framing.SSE, b"data: a", b"\n\n"),
+        (Framing.NDJSON, b"{}\n", b""),
+        (Framing.NDJSON, b"{}", b"\n"),
+        (Framing.JSON, b"{}", b""),
+    ],
+)
+def test_what_the_last_frame_of_a_body_lacks(framing: Framing, frame: bytes, missing: bytes) -> None:
+    assert framing.missing_end(frame) == missing

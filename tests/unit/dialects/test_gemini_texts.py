@@ -86,7 +86,10 @@ def test_thoughts_are_apart_from_the_text(open_stream: Open, play: Play, join: J
         ({"text": "a", "thoughtSignature": "s"}, [(TEXT, "a")]),
         ({"text": "a", "thought": True}, [(THOUGHT, "a")]),
         ({"inlineData": {"mimeType": "image/png", "data": "x"}}, []),
-        ({"fileData": {"fileUri": "x"}}, []),
+        (
+            {"fileData": {"fileUri": "x", "mimeType": "no"}},
+            [(Channel(0, Kind.TEXT, "/content/parts/0/fileData/fileUri"), "x")],
+        ),
         ({"inlineData": {"mimeType": "text/plain", "data": "YcOp"}}, [(at("inlineData/data"), "aé")]),
         (
             {"inlineData": {"mimeType": "image/png", "data": "x", "displayName": "n"}},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from proxy.dialects import logprobs
 from proxy.dialects.base import Channel, Kind
 from proxy.dialects.logprobs import candidates, spelt
 
@@ -102,3 +104,45 @@ def test_the_candidates_that_were_not_chosen_are_a_text_of_their_own(logprobs: A
 def test_without_candidates_there_is_no_text(logprobs: Any) -> None:
     assert not list(candidates(0, {"logprobs": logprobs}, "logprobs"))
     assert not list(candidates(0, {}, "logprobs"))
+
+
+# By their names
+
+
+def test_what_says_a_text_again_is_known_by_its_name_wherever_it_stands() -> None:
+    entry = {"id": 1, "token": "ann", "bytes": [97, 110, 110]}
+    document = {
+        "content": "ann",
+        "tokens": [1, 2],
+        "completion_probabilities": [entry],
+        "choices": [{"message": {"content": "ann", "logprobs": {"content": [entry]}}}],
+        "prompt_logprobs": [None, {"1": {"decoded_token": "ann"}}],
+        "output": [{"text": "ann", "token_ids": [1]}],
+        "logprobs": "ann",
+    }
+    assert logprobs.drop(document)
+    left = {"content": "ann", "choices": [{"message": {"content": "ann"}}], "output": [{"text": "ann"}]}
+    assert document == left
+    assert not logprobs.drop(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"tokens": [1, 2]},  # what was asked for, and nothing beside it
+        {"content": "a", "tokens": 7},
+        {"content": "a", "tokens": ["a"]},
+        {"logprobs": None, "top_logprobs": 5},
+        {"arguments": {"logprobs": ["a"]}},
+    ],
+)
+def test_other_things_have_such_names_too(document: dict[str, Any]) -> None:
+    before = json.dumps(document)
+    assert not logprobs.drop(document)
+    assert json.dumps(document) == before
+
+
+def test_a_path_says_the_same() -> None:
+    assert logprobs.is_mirror(("choices", 0, "logprobs", "content", 0, "token"))
+    assert not logprobs.is_mirror(("arguments", "logprobs", 0))
+    assert not logprobs.is_mirror(("content",))

@@ -80,7 +80,8 @@ def test_a_whole_reply(fixture: str, open_stream: Open, play: Play, join: Join) 
     ("document", "deltas"),
     [
         ({"message": {"role": "assistant", "content": "a", "thinking": "t"}}, [(TEXT, "a"), (THOUGHT, "t")]),
-        ({"message": {"content": "", "images": ["no"]}}, []),
+        ({"message": {"content": "", "images": ["iVBORw0KGgo" * 8]}}, []),
+        ({"message": {"images": ["text"]}}, [(Channel(0, Kind.TEXT, "/message/images/0"), "text")]),
         ({"message": {"tool_name": "f"}}, [(Channel(0, Kind.TEXT, "/message/tool_name", repeated=True), "f")]),
         ({"message": {"tool_calls": [{"id": "no", "function": {"name": "f", "arguments": {}}}]}}, [(name(0), "f")]),
         ({"message": {"tool_calls": [{"function": {"arguments": '{"a"'}}]}}, [(args(0), '{"a"')]),
@@ -146,7 +147,7 @@ def test_a_line_without_text_is_withheld_if_it_says_nothing_more(open_stream: Op
     stream = open_stream("ollama", NDJSON)
     assert stream.event(chat({"role": "assistant", "content": "x"})).with_deltas([(TEXT, "")]) is None
     assert stream.event(chat({"content": "x"}, done=True)).with_deltas([(TEXT, "")]) is not None
-    assert stream.event(chat({"content": "x", "images": ["i"]})).with_deltas([(TEXT, "")]) is not None
+    assert stream.event(chat({"content": "x", "images": ["A" * 64]})).with_deltas([(TEXT, "")]) is not None
 
 
 @pytest.mark.parametrize(

@@ -91,3 +91,22 @@ async def test_what_is_held_at_a_cut_does_not_come_with_the_ending() -> None:
     exchange.cut("deadline")
     assert "".join(texts(exchange.delivered).values()).startswith("x ")
     assert b"EMAIL" not in joined(exchange.delivered)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (f"{ANN}{ANN}", "ann@example.comann@example.com"),
+        (f"MY_{ANN}: {EVE}", f"MY_ann@example.com: {EVE}"),
+        (ANN.replace("_", r"\_"), "ann@example.com"),
+        (f"_{ANN}_ **{ANN}**", "_ann@example.com_ **ann@example.com**"),
+        (f"{ANN}abc {ANN}1", f"{ANN}abc {ANN}1"),
+        (f"MY_{EVE} {EVE}", f"MY_{EVE} {EVE}"),
+    ],
+)
+async def test_what_stands_beside_a_pseudonym(said: str, told: str) -> None:
+    exchange = await begin()
+    for character in said:
+        exchange.read(sse(character))
+    exchange.end()
+    assert list(texts(exchange.delivered).values()) == [told]

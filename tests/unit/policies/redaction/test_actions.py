@@ -82,5 +82,13 @@ def test_a_pseudonym_is_found_again() -> None:
         found.append(text)
         return ""
 
-    assert Scanner([PSEUDONYM]).redact(f"a {written}, b{written} {written}s", note) == f"a , b{written} s"
+    assert Scanner([PSEUDONYM]).redact(f"a {written}, {written}s {written}", note) == f"a , {written}s "
     assert found == [written, written]
+
+
+def test_also_escaped_as_in_markdown_and_behind_another() -> None:
+    written = pseudonym(b"key", "US_SSN", "x")
+    escaped = written.replace("_", r"\_")
+    scanner = Scanner([PSEUDONYM])
+    assert scanner.redact(f"{escaped} {written}{written} _{written}_", lambda entity, text: "<>") == "<> <><> _<>_"
+    assert scanner.redact(f"{written}2 {written}s", lambda entity, text: "<>") == f"{written}2 {written}s"

@@ -342,3 +342,58 @@ async def test_pseudonyms_are_noted_in_the_request_and_nowhere_else(configure: C
     assert text.startswith(f"{ann} {ann} MAIL_")
     assert len(request.pseudonyms) == 2
     assert Channel(0, Kind.TEXT, "/text") in texts(exchange.delivered)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (
+            {"patterns": [{"name": "X", "pattern": "a1"}, {"name": "X", "pattern": "b2", "action": "stop"}]},
+            "two tables",
+        ),
+        ({"patterns": [{"name": "X", "pattern": "a1"}], "dictionaries": [{"name": "X", "words": ["b"]}]}, "two tables"),
+        (
+            {"patterns": [{"name": "X", "pattern": "a1", "action": "stop"}], "actions": {"X": "placeholder"}},
+            "say it once",
+        ),
+        ({"patterns": [{"name": "X", "pattern": "[[:alpha:]]{3}"}]}, "[:alpha:] is no class"),
+        ({"patterns": [{"name": "X", "pattern": "a1", "before": "[x[:^digit:]]"}]}, "[:^digit:] is no class"),
+        ({"placeholder": "<{name}>"}, "there is {entity}"),
+        ({"placeholder": "<{}>"}, "there is {entity}"),
+        ({"dictionaries": [{"name": "X", "words": ["a", "  "]}]}, "more than spaces"),
+        ({"action": "mask"}, "{ mask = 4 }"),
+        ({"actions": {"MAIL": "mask"}}, "{ mask = 4 }"),
+    ],
+)
+def test_what_would_not_mean_what_it_says(
+    keys: dict[str, Any], reason: str, problems: Callable[..., list[ConfigProblem]]
+) -> None:
+    assert reason in "; ".join(map(str, problems(**keys)))
+
+
+IN_REQUESTS: list[tuple[str, Any]] = [
+    ("openai-chat", {"user_id": "ann@example.com", "status": "ann@example.com", "event": "ann@example.com"}),
+    ("openai-chat", {"end_user_id": "ann@example.com", "safety_identifier": "ann@example.com"}),
+    ("openai-chat", {"prompt_cache_key": "ann@example.com", "user": "ann@example.com"}),
+    ("ollama", {"format": "ann@example.com", "name": "ann@example.com"}),
+    ("ollama", {"format": {"properties": {"a": {"description": "ann@example.com"}}, "title": "ann@example.com"}}),
+    ("gemini", {"contents": [{"parts": [{"fileData": {"fileUri": "https://x.com/ann@example.com"}}]}]}),
+    ("gemini", {"contents": [{"parts": [{"file_data": {"file_uri": "https://x.com/ann@example.com"}}]}]}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "document"), IN_REQUESTS)
+async def test_who_asks_is_looked_at_wherever_it_stands(
+    dialect: str, document: Any, configure: Configure, ask: Ask
+) -> None:
+    request = ask(document, dialect)
+    await Redaction(configure(requests=True), FakeHost("redaction")).admit(request)
+    assert b"ann@" not in (request.body or b"")
+    assert b"[MAIL]" in (request.body or b"")
+
+
+async def test_an_identifier_that_the_server_gave_out_stays(configure: Configure, ask: Ask) -> None:
+    document = {"previous_response_id": "sk-1234", "messages": [{"role": "tool", "tool_call_id": "sk-1234"}]}
+    request = ask(document)
+    await Redaction(configure(requests=True), FakeHost("redaction")).admit(request)
+    assert json.loads(request.body or b"") == document

@@ -163,3 +163,20 @@ def test_valid_json_stays_valid() -> None:
     document = {"mail": "john@x.com\nBEGIN\nabc\nEND", "cards": [4111111111111111, -1, None], "k@x.com": "\"'"}
     redacted = json.loads(redact(json.dumps(document), 1, arguments=True))
     assert redacted == {"mail": "[EMAIL]\n[LINES]", "cards": ["[CARD]", -1, None], "[EMAIL]": "\"'"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4111111111111111", '"[CARD]"'),
+        (" 4111111111111111 \n", ' "[CARD]" \n'),
+        ("-12.5e3", "-12.5e3"),
+        ("12 apples", "12 apples"),
+        ("4111111111111111 john@x.com", "[CARD] [EMAIL]"),
+        ("4111111111111111-", "[CARD]-"),
+        ("1, 2", "1, 2"),
+    ],
+)
+def test_arguments_may_be_a_number(text: str, expected: str) -> None:
+    for pieces in (1, 3, 8, len(text)):
+        assert redact(text, pieces, arguments=True) == expected

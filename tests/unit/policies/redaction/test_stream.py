@@ -96,11 +96,97 @@ async def test_it_is_dropped_at_any_other(end: str, begin: Begin, chunk: Chunk) 
     assert texts(exchange.delivered)[TEXT] == "Ask "
 
 
-async def test_a_choice_that_goes_on_after_its_end_begins_anew(begin: Begin, chunk: Chunk) -> None:
+async def test_a_choice_that_goes_on_after_its_end_could_complete_what_went_out(begin: Begin, chunk: Chunk) -> None:
     exchange = await begin()
     exchange.read(chunk({"content": "ann"}, finish="stop"))
-    exchange.read(chunk({"content": "@example.com ann@example.com"}, finish="stop"))
-    assert texts(exchange.delivered) == {TEXT: "ann@example.com [MAIL]"}
+    exchange.read(chunk({"content": "@example.com "}))
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_unreadable"
+    assert texts(exchange.delivered)[TEXT] == "ann"
+
+
+async def test_it_goes_on_where_it_was_if_nothing_was_held(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    exchange.read(chunk({"content": "number 1!"}, finish="stop") + chunk({"content": " ann@exa"}, finish=None))
+    exchange.read(chunk({"content": "mple.com!"}, finish="stop") + DONE)
+    assert texts(exchange.delivered) == {TEXT: "number 1! [MAIL]!"}
+
+
+async def test_the_word_null_is_no_reason_to_end(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for more in ({}, {"citations": None}):  # read as nearly all chunks are, and as the others
+        exchange.read(chunk({"content": "Write ann@exa"}, finish="null", **more))
+        exchange.read(chunk({"content": "mple.com. "}, finish="null", **more))
+    exchange.read(DONE)
+    assert texts(exchange.delivered) == {TEXT: "Write [MAIL]. Write [MAIL]. "}
+
+
+async def test_a_text_of_responses_that_goes_on_after_it_was_done_is_unreadable(begin: Begin) -> None:
+    exchange = await begin("openai-responses")
+    for event, name, text in (
+        ("delta", "delta", "ann@exa"),
+        ("done", "text", "ann@exa"),
+        ("delta", "delta", "mple.com "),
+    ):
+        place = {"item_id": "a", "output_index": 0, "content_index": 0}
+        exchange.read(sse_of({"type": f"response.output_text.{event}", **place, name: text}))
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_unreadable"
+
+
+async def test_in_an_api_that_nobody_knows_another_text_may_follow_an_end(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(sse_of({"text": "ann"}) + DONE + sse_of({"text": "bob"}) + DONE)
+    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/text")] == "annbob"
+
+
+# Ends that are none
+
+
+def candidate(text: str, index: int = 0, **beside: Any) -> bytes:
+    content = {"role": "model", "parts": [{"text": text}]}
+    return sse_of({"candidates": [{"content": content, "index": index, "finishReason": "STOP"}], **beside})
+
+
+async def test_gemini_may_end_a_candidate_in_each_event(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    assert exchange.read(candidate("Write ann@exa")) == []
+    assert said(exchange.read(candidate("mple.com ok"))) == ["Write "]
+    assert said(exchange.read(b": a comment waits for nothing\n\n")) == [""]
+    (last,) = exchange.end()
+    assert (said([last]), last.document["candidates"][0]["finishReason"]) == (["[MAIL] ok"], "STOP")
+
+
+async def test_what_follows_an_end_of_gemini_with_no_text_does_not_make_it_one(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    exchange.read(candidate("ann@exa") + candidate("4111 ", 1) + candidate("", usageMetadata={"promptTokenCount": 1}))
+    exchange.read(candidate("mple.com. ") + candidate("1111 1111 1111.", 1))
+    exchange.end()
+    assert texts(exchange.delivered) == {TEXT: "[MAIL]. ", SECOND: "[CARD]."}
+
+
+async def test_an_error_makes_an_end_of_gemini_one(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    exchange.read(candidate("ann"))
+    events = exchange.read(sse_of({"error": {"code": 500, "message": "no"}}))
+    assert said(events)[0] == "ann"
+
+
+async def test_an_end_that_waits_is_dropped_at_any_other_end(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    exchange.read(candidate("ann@exa"))
+    exchange.cut("upstream_reset")
+    assert b"ann" not in joined(exchange.delivered)
+
+
+async def test_a_long_event_that_ends_a_candidate_waits_too(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    while_read = exchange.read(candidate("word, " * 2000 + "ann@exa")) + exchange.read(candidate("mple.com."))
+    for _ in range(20):
+        exchange.advance(0.0)
+    exchange.end()
+    assert while_read == [] or b"@exa" not in joined(while_read)
+    assert texts(exchange.delivered)[TEXT] == "word, " * 2000 + "[MAIL]."
 
 
 # Several
@@ -836,3 +922,86 @@ async def test_what_says_nothing_is_byte_identical(begin: Begin, chunk: Chunk) -
     exchange = await begin()
     exchange.read(b"".join(quiet))
     assert [event.raw for event in exchange.delivered] == quiet
+
+
+# Texts said again as tokens, in shapes of others
+
+
+def probabilities(text: str) -> list[dict[str, Any]]:
+    return [{"id": 1, "token": text, "bytes": list(text.encode()), "logprob": -1}]
+
+
+async def test_no_token_leaves_in_a_stream_of_unknown_shape(begin: Begin) -> None:
+    exchange = await begin("generic")
+    for text in ("Ask ann@exa", "mple.com ", "now"):
+        exchange.read(sse_of({"content": text, "tokens": [7], "completion_probabilities": probabilities(text)}))
+    exchange.end()
+    said = joined(exchange.delivered)
+    assert texts(exchange.delivered) == {Channel(0, Kind.TEXT, "/content"): "Ask [MAIL] now"}
+    assert (b"tokens" in said, b"completion_probabilities" in said, b"bytes" in said) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "document"),
+    [
+        ("generic", {"output": {"text": "ann@example.com", "logprobs": {"tokens": ["ann@", "exa", "mple.com"]}}}),
+        ("openai-chat", {"choices": [{"message": {"content": "hi", "logprobs": {"content": [{"token": "ann@exa"}]}}}]}),
+        ("openai-chat", {"choices": [], "prompt_logprobs": [{"1": {"decoded_token": "ann@exa"}}]}),
+        (
+            "openai-completions",
+            {"choices": [{"text": "hi", "prompt_token_ids": [65, 66]}], "prompt_token_ids": [65, 66]},
+        ),
+    ],
+)
+async def test_no_token_leaves_in_a_whole_reply(dialect: str, document: Any, begin: Begin) -> None:
+    exchange = await begin(dialect, "application/json")
+    exchange.read(json.dumps(document).encode())
+    exchange.end()
+    said = joined(exchange.delivered)
+    assert (b"exa" in said, b"65" in said) == (False, False)
+
+
+# Forms at the edge
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "utf-16", "iso-8859-1"])
+@pytest.mark.parametrize("media", ["application/json", "application/x-ndjson", "text/event-stream"])
+async def test_a_document_in_another_charset_is_refused(media: str, charset: str, begin: Begin) -> None:
+    exchange = await begin("generic")
+    reply = exchange.respond(make_head(exchange.request, f"{media}; charset={charset}"))
+    assert reply is not None
+    assert reply.details == "redaction_unreadable"
+    assert exchange.respond(make_head(exchange.request, f"{media}; charset=UTF-8")) is None
+
+
+async def test_a_last_event_without_its_blank_line_is_ended_before_what_it_held(begin: Begin, chunk: Chunk) -> None:
+    for lacking in (1, 2):
+        exchange = await begin()
+        exchange.read(chunk({"role": "assistant", "content": "hi "}))
+        last = chunk({"role": "assistant", "content": "x ann"})[:-lacking]
+        exchange.read(last)  # stays with the framer, which gives it at the end
+        exchange.end()
+        lines = [line for line in joined(exchange.delivered).split(b"\n\n") if line]
+        assert [json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]["content"] for line in lines] == [
+            "hi ",
+            "x ",
+            "ann",
+        ]
+
+
+async def test_gemini_reads_the_address_of_a_file(begin: Begin) -> None:
+    exchange = await begin("gemini")
+    part = {"fileData": {"fileUri": "https://x.com/ann@example.com", "mimeType": "text/plain"}}
+    exchange.read(sse_of({"candidates": [{"content": {"parts": [part]}}]}))
+    exchange.end()
+    assert b"https://x.com/[MAIL]" in joined(exchange.delivered)
+
+
+async def test_an_image_of_ollama_that_is_none_is_read(begin: Begin) -> None:
+    exchange = await begin("ollama", "application/x-ndjson")
+    image = "iVBORw0KGgo" * 10
+    exchange.read(
+        json.dumps({"message": {"content": "", "images": [image, "ann@example.com"]}, "done": True}).encode() + b"\n"
+    )
+    (event,) = exchange.delivered
+    assert event.document["message"]["images"] == [image, "[MAIL]"]
