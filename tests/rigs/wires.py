@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 SSE, NDJSON, JSON, TEXT = "text/event-stream", "application/x-ndjson", "application/json", "text/plain"
 PROMPT = "Say one, two and three, please."
-WORDS = ("One", " two", " three")
+WORDS = ("One", "\ttwo", "\tthree")
+"""What is said, word by word. In a JSON string two words with a space between could begin a mail address, `"one two"@...`."""
+
 STATED_INPUT, STATED_OUTPUT = 7, len(WORDS)
 """What model servers state that it took, where their API has words for it."""
 
