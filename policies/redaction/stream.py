@@ -238,7 +238,7 @@ class TextStream(PolicyStream):
         ending = [channel for channel in self._texts if _ends(parsed, channel)]
         if not ending or (self._reply is not None and self._reply.after_end is AfterEnd.NEW):
             return ending
-        whole = {end for end in parsed.ends if end.kind is not None}  # these very texts, whole in this event
+        whole = {channel for channel, _ in parsed.deltas if channel in parsed.ends}  # in this very event
         ending = [channel for channel in ending if channel in whole or self._texts[channel].held]
         self._ended.update(channel for channel in ending if channel not in whole)
         return ending

@@ -169,6 +169,9 @@ def _says_something(value: Any) -> bool:
     return isinstance(value, int | float | msgspec.Raw) and not isinstance(value, bool)
 
 
+_MAY_HOLD = frozenset((str, dict, list))  # a string; an embedding has thousands of numbers
+
+
 def string_slots(
     holder: Any, key: str | int, path: Path = (), is_value: Callable[[Path], bool] | None = None
 ) -> Iterator[Slot]:
@@ -190,8 +193,11 @@ def string_slots(
         elif isinstance(value, dict | list) and value:
             if len(path) == MAX_DEPTH:
                 raise ValueError("the document nests too deeply")
-            keys = list(value) if isinstance(value, dict) else range(len(value))
-            ahead += [(value, inner, (*path, inner)) for inner in reversed(keys)]
+            inside = value.items() if isinstance(value, dict) else enumerate(value)
+            held = [
+                (value, inner, (*path, inner)) for inner, it in inside if is_value is not None or type(it) in _MAY_HOLD
+            ]
+            ahead += reversed(held)
 
 
 def token_ids(prompt: Any) -> int:
