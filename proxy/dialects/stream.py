@@ -209,7 +209,10 @@ class DocumentStream(Stream):
                 changed.append(channel)
                 slot.put(text)
         self.edited(root[0], changed)
-        left = [delta for delta in deltas if delta[1]]
+        if changed and any(channel.repeated for channel, _ in deltas):  # which may have gone with what was changed
+            left = [(channel, slot.text) for channel, slot in self.texts(root)]
+        else:
+            left = [delta for delta in deltas if delta[1]]
         if not left and self._is_nothing(event, root[0]):
             return None
         was = event.parsed

@@ -138,7 +138,7 @@ async def test_a_cut_looks_like_the_length_limit(
     windows = [{"tokens": 2, "window_s": "total", "what": "output"}]
     policy = {"use": "token_limit", "name": f"langchain-{api}", "per": "all", "windows": windows}
     answer = await gathered(model(penstock({"policy": [policy]}), api))
-    assert answer.text == "One two"
+    assert answer.text == "One\ttwo"
     ended = answer.response_metadata
     assert ended.get("finish_reason") == "length" or ended["incomplete_details"]["reason"] == "max_output_tokens"
 

@@ -291,10 +291,10 @@ async def test_a_cut(
     said = await ask(request, client, proxy, stream=True)
     assert "error" not in said
     if client.startswith("ai"):
-        assert (said["text"], said["finish"]) == ("One two", "length")
+        assert (said["text"], said["finish"]) == ("One\ttwo", "length")
     elif wire == "anthropic":
         message = said["message"]
-        assert (message["content"][0]["text"], message["stop_reason"]) == ("One two", "max_tokens")
+        assert (message["content"][0]["text"], message["stop_reason"]) == ("One\ttwo", "max_tokens")
     else:
-        assert said["texts"] == ["One two"]
+        assert said["texts"] == ["One\ttwo"]
         assert said.get("finishes") == ["length"] or said["incomplete"] == "max_output_tokens"

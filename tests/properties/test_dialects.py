@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -511,6 +511,11 @@ def wholes(draw: st.DrawFn, name: str) -> tuple[DialectStream, Event]:
     return stream, stream.event(frame % str(draw(SPELLINGS)(draw(documents))).encode())
 
 
+def without_tokens(deltas: Sequence[Delta]) -> list[Delta]:
+    """But for lists of tokens, which go with what is changed beside them."""
+    return [delta for delta in deltas if not str(delta[0].index).endswith("tokens")]
+
+
 @ALL_WHOLES
 @given(data=st.data())
 def test_a_rewritten_whole_says_what_it_was_told(name: str, data: st.DataObject) -> None:
@@ -522,12 +527,12 @@ def test_a_rewritten_whole_says_what_it_was_told(name: str, data: st.DataObject)
     rewritten = event.with_deltas(deltas)
     answers_end = [end for end in event.ends if end.kind is None]
     if rewritten is None:
-        assert not any(text for _, text in deltas)
+        assert not any(text for _, text in without_tokens(deltas))
         assert not answers_end
         return
-    assert legible(rewritten.deltas) == legible(deltas)
+    assert legible(without_tokens(rewritten.deltas)) == legible(without_tokens(deltas))
     again = stream.event(rewritten.raw)
-    assert legible(again.deltas) == legible(deltas)
+    assert legible(again.deltas) == legible(rewritten.deltas)
     assert list(rewritten.ends) == list(event.ends)
     assert [end for end in again.ends if end.kind is None] == answers_end
     assert again.usage == rewritten.usage == event.usage

@@ -57,8 +57,9 @@ def entity(chance: Random, name: str, *, plain: bool = False) -> Entity:
 
 
 def entities(chance: Random, *, plain: bool = False) -> list[Entity]:
-    """One to five of them, some with one name."""
-    return [entity(chance, name, plain=plain) for name in chance.choices(NAMES, k=chance.randint(1, 5))]
+    """One to five of them, some with one name; `plain` ones can be told apart by theirs."""
+    names = chance.sample(NAMES, chance.randint(1, 4)) if plain else chance.choices(NAMES, k=chance.randint(1, 5))
+    return [entity(chance, name, plain=plain) for name in names]
 
 
 def text(chance: Random, longest: int, *, disguised: bool = True) -> str:
