@@ -257,11 +257,18 @@ def test_a_whole_reply_says_each_text_redacted(name: str, first: str, second: st
 # Nothing found
 
 
+def without_candidates(said: dict[Channel, str]) -> dict[Channel, str]:
+    return {
+        channel: text for channel, text in said.items() if not str(channel.index).endswith(("logprobs", "top_tokens"))
+    }
+
+
 @pytest.mark.parametrize("fixture", REPLIES)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_where_nothing_is_found_every_text_is_as_it_was(fixture: str, dialect: str) -> None:
     """Recorded replies, also in a dialect that is not theirs: the text of each channel, and the bytes of each event
-    without one. Where that dialect does not know an event, nothing of it goes through."""
+    without one. Where that dialect does not know an event, nothing of it goes through. Tokens that were not chosen go
+    with a text that is held."""
     body = (FIXTURES / fixture).read_bytes()
     exchange = play(DEFAULTS, dialect, SSE, body)
     stream = exchange.delivered[0]._stream
@@ -272,7 +279,7 @@ def test_where_nothing_is_found_every_text_is_as_it_was(fixture: str, dialect: s
         said = texts(exchange.delivered)
         assert all(text.startswith(said.get(channel, "")) for channel, text in texts(known).items())
         return
-    assert texts(exchange.delivered) == texts(before)
+    assert without_candidates(texts(exchange.delivered)) == without_candidates(texts(before))
     silent = [event.raw for event in before if not event.deltas and not event.parsed.mirrored]
     remaining = iter(event.raw for event in exchange.delivered)
     assert all(raw in remaining for raw in silent)
