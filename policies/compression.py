@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
-import brotli  # type: ignore[import-untyped]
+import brotli  # type: ignore[import-untyped]  # has no stubs
 import zstandard
 from pydantic import Field
 

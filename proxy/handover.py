@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import re
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -28,10 +27,9 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from .errors import PenstockError, RequestError, UpstreamError, UpstreamGarbage, UpstreamTruncated
-from .messages import Headers
+from .messages import TOKEN, Headers
 from .sink import Sink, on_informational
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 
 
@@ -74,7 +72,7 @@ class _Protocol(ResponseHandler):
         response = self.response
         if response is None or not response.awaits_head:  # nobody asked for it
             self.close()
-        elif not all(map(_TOKEN.fullmatch, message.headers)):
+        elif not all(map(TOKEN.fullmatch, message.headers)):
             # aiohttp lets "Content-Length : 0" pass, which the next hop may read as the field that it is not (RFC 9112
             # §5.1).
             self.set_exception(HttpProcessingError(message="a field name is no token"))

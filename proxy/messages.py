@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Headers = CIMultiDict[str]
 
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110 §5.6.2)
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header field (RFC 9110 §5.6.2)
 
 # RFC 9110 §7.6.1 and the fields that were hop-by-hop before it; `Connection` can name more.
 HOP_BY_HOP = frozenset(
@@ -60,7 +60,7 @@ def end_to_end(headers: Mapping[str, str]) -> Headers:
 def head_bytes(start: str, headers: Headers, *, errors: str = "strict") -> bytes:
     """A message's head as it goes over the wire (RFC 9112 §2.1); `errors` is what becomes of bytes that are no UTF-8 and
     stand as surrogates. Raises ValueError for what would break the head (RFC 9110 §5.5)."""
-    if not all(map(_FIELD_NAME.fullmatch, headers)):
+    if not all(map(TOKEN.fullmatch, headers)):
         raise ValueError("the name of a header field is no token")
     lines = [start]
     lines += [f"{name}: {value}" for name, value in headers.items()]

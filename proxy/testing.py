@@ -123,7 +123,7 @@ class _Watched(Simulation):
             self.closed += 1
             close(outcome)
 
-        stream.close = count  # type: ignore[method-assign]
+        stream.close = count  # type: ignore[method-assign]  # of this one stream, whatever its class
 
 
 class _Check:

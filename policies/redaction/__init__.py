@@ -138,8 +138,10 @@ class RedactionConfig(PolicyConfig):
         """All that can be wrong with what to look for is found here, so that `penstock check` says it."""
         if not self.replies and not self.requests:
             raise ValueError("has neither `replies` nor `requests` to look through")
+        built_in = self._built_in()
+        self._check_names(built_in)
         # The operator's go before the built-in ones where both match the same.
-        found = [*(table.entity() for table in self._own), *self._built_in()]
+        found = [*(table.entity() for table in self._own), *built_in]
         if not found:
             raise ValueError("has nothing to look for: `entities` is empty, and there are no patterns or dictionaries")
         special = self._special(found)
@@ -168,17 +170,17 @@ class RedactionConfig(PolicyConfig):
                 if name not in names:
                     raise ValueError(f"entities: there is no {name}{_meant(name, names)}")
             known = [entity for entity in known if entity.name in self.entities]
-        taken = {entity.name for entity in known}
-        for table in self._own:
-            if [other.name for other in self._own].count(table.name) > 1:
-                raise ValueError(
-                    f"{table.name} is the name of two tables: their actions and counts could not be told apart"
-                )
-            if table.name in taken:
-                raise ValueError(
-                    f"{table.name} is the name of a built-in entity: choose another, or leave that out of `entities`"
-                )
         return known
+
+    def _check_names(self, built_in: list[Entity]) -> None:
+        """Actions and counts are told apart by name."""
+        taken = {
+            entity.name: "a built-in entity: choose another, or leave that out of `entities`" for entity in built_in
+        }
+        for table in self._own:
+            if table.name in taken:
+                raise ValueError(f"{table.name} is the name of {taken[table.name]}")
+            taken[table.name] = "two tables: their actions and counts could not be told apart"
 
     def _check_placeholder(self, found: list[Entity]) -> None:
         """What is written must not itself be something to find: a later policy, or the next request, would find it."""

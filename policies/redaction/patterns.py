@@ -15,7 +15,7 @@ import re
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from re import _constants as op  # type: ignore[attr-defined]
+from re import _constants as op  # type: ignore[attr-defined]  # re's own parser, which typeshed does not show
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
