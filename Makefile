@@ -29,7 +29,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python scripts/run_demo.py config.example.toml
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -rs $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -rs --numprocesses logical --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
