@@ -276,10 +276,11 @@ class AuthStream(PolicyStream):
     """Tells the access log which key it was. Not the subject: it may be a person's name."""
 
     def __init__(self, key: Key) -> None:
-        self._facts = {"key": key.id} | ({"tenant": key.tenant} if key.tenant else {})
+        self._key = key
 
     def facts(self) -> Mapping[str, int | str]:
-        return self._facts
+        key = self._key
+        return {"key": key.id, "tenant": key.tenant} if key.tenant else {"key": key.id}
 
 
 def _key(place: str, value: str) -> str:

@@ -22,8 +22,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
-import uuid
 from collections import deque
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -271,7 +271,7 @@ class StreamCapStream(PolicyStream):
     def __init__(self, policy: StreamCap, key: str, came_at: float) -> None:
         self.key = key
         self.came_at = came_at
-        self.holder = uuid.uuid4().hex  # not the request's id, which clients choose: two of them would share a slot
+        self.holder = os.urandom(16).hex()  # not the request's id, which clients choose: two of them would share a slot
         self.held_until = 0.0
         self.lost = False
         self.stop: Stop | None = None

@@ -16,7 +16,7 @@ from .chain import Chain, Link
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects import check_call
 from .errors import Outcome, PolicyError, RequestError, UpstreamError
-from .messages import Reply, Request
+from .messages import Chunks, Headers, Reply, Request
 from .policy import Encoder, Policy, PolicyStream, Scope
 from .relay import Limits as RelayLimits
 from .relay import Relay
@@ -64,6 +64,20 @@ class Limits(RelayLimits, Protocol):
     def body_bytes(self) -> int: ...
     @property
     def pause_bytes(self) -> int: ...
+
+
+class _Ear:
+    """What is told of informational responses while the head is awaited. A connection that is opened meanwhile keeps its
+    opener's context, and what was in it, as long as it lives: not the relay then."""
+
+    __slots__ = ("relay",)
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay: Relay | None = relay
+
+    def __call__(self, status: int, headers: Headers) -> None:
+        if self.relay is not None:
+            self.relay.informational(status, headers)
 
 
 class Exchange:
@@ -120,6 +134,8 @@ class Exchange:
             return await relay.done
         finally:
             self._task = None
+            for link in (*self._links, *self._attachment_links):
+                link.stream._poke = None  # or all of an exchange would be left for the garbage collector to find
 
     def refuse(self, reply: Reply, source: str) -> Outcome:
         """Answer without having asked any policy."""
@@ -190,6 +206,9 @@ class Exchange:
             decoder = Decoder(coding) if coding else None
         except ValueError:
             raise RequestError("unknown content coding", "unsupported_coding") from None
+        if decoder is None and isinstance(request.chunks, Chunks) and (whole := request.chunks.whole()) is not None:
+            self._have_body(whole)  # as nearly always: it came with its head
+            return
         parts: list[bytes] = []
         size = 0
         if request.chunks is not None:
@@ -204,7 +223,11 @@ class Exchange:
                     raise RequestError("the body is not in its content coding", "malformed_body") from None
         if decoder is not None and not decoder.complete:
             raise RequestError("the coded body ends too early", "malformed_body")
-        request.body = b"".join(parts)
+        self._have_body(b"".join(parts))
+
+    def _have_body(self, body: bytes) -> None:
+        request = self.request
+        request.body = body
         request.chunks = None
         request.headers.popall("Content-Encoding", None)
 
@@ -234,7 +257,8 @@ class Exchange:
         task = asyncio.current_task()
         assert task is not None
         relay.on_finished = task.cancel
-        token = on_informational.set(relay.informational)
+        ear = _Ear(relay)
+        token = on_informational.set(ear)
         try:
             attempt = await route.upstream.open(
                 self.request, route.upstream_path(self.request.path), identity=relay.sees_events
@@ -252,5 +276,5 @@ class Exchange:
             relay.on_finished = None
             relay.respond(attempt)
         finally:
-            relay.on_finished = None
+            relay.on_finished = ear.relay = None
             on_informational.reset(token)

@@ -9,11 +9,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from .fields import append
-from .messages import Headers, end_to_end
+from .messages import Fields, Headers, end_to_end
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -27,8 +27,7 @@ _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([0-9.]+))(?::[0-9]{1,5})?")  # as Azu
 _CLAIMS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP")
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The client as the connection shows it, and as the trusted fronts before it say it is."""
 
     address: str  # of the TCP connection; "" on a Unix socket
@@ -58,7 +57,7 @@ def _is_in(peer: str, networks: Collection[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def client_address(headers: Headers, peer: str, trusted_proxies: int) -> str:
+def client_address(headers: Fields, peer: str, trusted_proxies: int) -> str:
     """Whom the request counts for: the address that the outermost of `trusted_proxies` fronts saw.
 
     Each front appends to X-Forwarded-For the address it was reached from, so what counts is read from the right; all
@@ -75,12 +74,12 @@ def client_address(headers: Headers, peer: str, trusted_proxies: int) -> str:
         return peer
 
 
-def came_through(headers: Headers, trusted_proxies: int) -> bool:
+def came_through(headers: Fields, trusted_proxies: int) -> bool:
     """Whether there are trusted fronts, and each of them left its mark; else the client can have got past them."""
     return 0 < trusted_proxies <= len(_hops(headers))
 
 
-def _hops(headers: Headers) -> list[str]:
+def _hops(headers: Fields) -> list[str]:
     return [hop.strip() for value in headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
 
 
@@ -91,7 +90,7 @@ def _node(address: str) -> str:
     return f'"[{address}]"' if ":" in address else address
 
 
-def upstream_headers(received: Headers, peer: Peer, id: str, *, trusted_proxies: int, version: str) -> Headers:
+def upstream_headers(received: Fields, peer: Peer, id: str, *, trusted_proxies: int, version: str) -> Headers:
     """The header fields of a request as it goes on, before policies and the upstream's credential.
 
     From a client that no trusted front stands before, claims of where it came from are dropped, not passed on.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
 from .errors import Problem
 from .identity import Identity
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .dialects.base import Call, Dialect, DialectStream
 
 Headers = CIMultiDict[str]
+Fields = MultiMapping[str]
+"""Header fields that are only read."""
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header field (RFC 9110 §5.6.2)
 
@@ -57,13 +60,17 @@ def end_to_end(headers: Mapping[str, str]) -> Headers:
     return kept
 
 
+@lru_cache(512)  # the same few names, again and again
+def _is_token(name: str) -> bool:
+    return TOKEN.fullmatch(name) is not None
+
+
 def head_bytes(start: str, headers: Headers, *, errors: str = "strict") -> bytes:
     """A message's head as it goes over the wire (RFC 9112 §2.1); `errors` is what becomes of bytes that are no UTF-8 and
     stand as surrogates. Raises ValueError for what would break the head (RFC 9110 §5.5)."""
-    if not all(map(TOKEN.fullmatch, headers)):
+    if not all(map(_is_token, headers)):
         raise ValueError("the name of a header field is no token")
-    lines = [start]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines = [start, *map(": ".join, headers.items())]
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
         raise ValueError("a header field contains a line break")

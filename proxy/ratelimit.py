@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 from .fields import append
 from .messages import Headers
@@ -20,10 +21,8 @@ _MOST = 10**15 - 1  # RFC 9651 §3.3.1
 
 def name_windows(headers: Headers, policy: str, windows: Iterable[Window], unit: str = REQUESTS) -> None:
     """Say which limits there are: RateLimit-Policy, an item for each window. `unit` is what is counted (§3.1.2)."""
-    kind = "" if unit == REQUESTS else f';qu="{unit}"'  # the default
     for window in windows:
-        length = "" if window.seconds is None else f";w={window.seconds}"
-        append(headers, "RateLimit-Policy", f"{_name(policy, window)};q={min(window.limit, _MOST)}{kind}{length}")
+        append(headers, "RateLimit-Policy", _item(policy, window, unit))
 
 
 def state_levels(headers: Headers, policy: str, levels: Iterable[Level]) -> None:
@@ -40,6 +39,14 @@ def retry_after(headers: Headers, *seconds: float | None) -> None:
         headers["Retry-After"] = str(max(1, *(math.ceil(wait) for wait in seconds if wait is not None)))
 
 
+@lru_cache(1024)  # they come from the configuration
+def _item(policy: str, window: Window, unit: str) -> str:
+    kind = "" if unit == REQUESTS else f';qu="{unit}"'  # the default
+    length = "" if window.seconds is None else f";w={window.seconds}"
+    return f"{_name(policy, window)};q={min(window.limit, _MOST)}{kind}{length}"
+
+
+@lru_cache(1024)
 def _name(policy: str, window: Window) -> str:
     """One policy's windows need names of their own; a policy's name has no character that a string escapes."""
     return f'"{policy}"' if window.seconds is None else f'"{policy}-{window.seconds}s"'

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from .downstream import ClientReply
 from .errors import RequestError
-from .messages import Chunks, Headers, tokens
+from .messages import Chunks, Fields, tokens
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -46,7 +46,7 @@ def target_of(request: BaseRequest) -> tuple[str, str, str]:
     return host, path, query
 
 
-def check(request: BaseRequest, headers: Headers, host: str) -> None:
+def check(request: BaseRequest, headers: Fields, host: str) -> None:
     """What no route can allow. Raises `RequestError`."""
     if request.method in _METHODS_REFUSED:
         raise RequestError("a method that is not passed on", "method_refused")
@@ -57,15 +57,20 @@ def check(request: BaseRequest, headers: Headers, host: str) -> None:
         raise RequestError("needs one Host field (RFC 9112 §3.2)", "malformed_request")
     if not _AUTHORITY.fullmatch(host):
         raise RequestError("the host is none", "malformed_request")
-    if request.version < (1, 1) and "Transfer-Encoding" in request.headers:
-        raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
-    if tokens(headers.getall("Transfer-Encoding", ())) not in ([], ["chunked"]):
-        raise RequestError("only chunked is understood (RFC 9112 §6.1)", "transfer_coding")
-    if "upgrade" in tokens(headers.getall("Connection", ())) and tokens(headers.getall("Upgrade", ())) != ["h2c"]:
-        # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+    if "Transfer-Encoding" in headers:
+        if request.version < (1, 1):
+            raise RequestError("HTTP/1.0 knows no transfer codings (RFC 9112 §6.1)", "malformed_request")
+        if tokens(headers.getall("Transfer-Encoding")) not in ([], ["chunked"]):
+            raise RequestError("only chunked is understood (RFC 9112 §6.1)", "transfer_coding")
+    if "Connection" in headers and _asks_for_another(headers):
         raise RequestError("another protocol is asked for", "upgrade_refused")
-    if any(value.lower() != "100-continue" for value in headers.getall("Expect", ())):
+    if "Expect" in headers and any(value.lower() != "100-continue" for value in headers.getall("Expect")):
         raise RequestError("only 100-continue can be expected (RFC 9110 §10.1.1)", "expectation_failed")
+
+
+def _asks_for_another(headers: Fields) -> bool:
+    # h2c may be ignored (RFC 9113 §3.1), and curl offers it unasked
+    return "upgrade" in tokens(headers.getall("Connection")) and tokens(headers.getall("Upgrade", ())) != ["h2c"]
 
 
 class Body(Chunks):

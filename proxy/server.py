@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import handover
+from . import downstream, handover
 from .accesslog import AccessLog, Record
 from .admin import Admin
 from .assembly import Assembly, describe
 from .config import Config
 from .dialects import choose
-from .downstream import ClientReply, Connection, Written
+from .downstream import CLOSES, STAYS, ClientReply, Connection, Written
 from .errors import Outcome, RequestError, fault
 from .exchange import Exchange, Route
 from .forwarding import Peer, came_through, client_address, request_id, trusted_hops, upstream_headers
@@ -102,6 +102,7 @@ class Server:
     async def start(self) -> None:
         """Listen and serve. Raises OSError where an address cannot be had; call `stop` then too."""
         handover.check()
+        downstream.check()
         if self._access_log is not None:
             self._access_log.start()
         if (address := self._config.admin.address) is not None:  # first: it says that the rest is still starting
@@ -114,7 +115,6 @@ class Server:
             self,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=limits.keepalive_s,
             lingering_time=2.0,
             max_line_size=limits.request_line_bytes,
             max_field_size=limits.header_field_bytes,
@@ -192,7 +192,7 @@ class Server:
 
     def refuse_malformed(self, connection: Connection, details: str) -> Written:
         self._refuse_unread(connection, details)
-        return Written(keep_alive=False)
+        return CLOSES
 
     def _refuse_connection(self, connection: Connection, details: str) -> None:
         """Answer a connection that has not sent a request, and close it."""
@@ -226,6 +226,8 @@ class Server:
                     transport.abort()
             elif connection.head_since is not None and now - connection.head_since > limits.head_s:
                 self._refuse_connection(connection, "head_timeout")
+            elif connection.idle_since is not None and now - connection.idle_since > limits.keepalive_s:
+                connection.force_close()
             elif connection.watcher is not None and not transport.is_reading() and _has_left(transport):
                 transport.abort()
 
@@ -265,14 +267,14 @@ class Server:
             if not self._exchanges:
                 self._idle.set()
             self._record(exchange, started, counted)
-        return Written(keep_alive=reply.keep_alive and self._state is None)
+        return STAYS if reply.keep_alive and self._state is None else CLOSES
 
     def _make_exchange(
         self, connection: Connection, received: BaseRequest, reply: ClientReply, counted: Counted
     ) -> tuple[Exchange, Reply | None]:
         """The exchange for a request; with a refusal where it cannot even be asked whether it is let in."""
         server, limits = self._config.server, self._config.limits
-        headers = Headers(received.headers)
+        headers = received.headers
         host, target, query = target_of(received)
         hops = trusted_hops(connection.client, server.trusted_proxies, server.trusted_from)
         peer = Peer(

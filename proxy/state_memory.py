@@ -8,6 +8,7 @@ places in a line are as many as the exchanges that hold them.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -76,16 +77,28 @@ class SlidingWindows(MemoryStorage):
     async def _get_sliding_window_info(
         self, previous_key: str, current_key: str, expiry: int, now: float
     ) -> tuple[int, float, int, float]:
-        # As the library has it, without its `get`: that is wrapped to translate the errors of stores that are elsewhere.
+        return self._info(previous_key, current_key, expiry)
+
+    def usage(self, key: str, expiry: int) -> Usage:
+        """The library's `get_sliding_window`, for which nothing here has to wait."""
+        return self._info(*self.sliding_window_keys(key, expiry, self.now), expiry)
+
+    def _info(self, previous_key: str, current_key: str, expiry: int) -> Usage:
         previous = self.storage.get(previous_key, 0)
         previous_ttl = (1 - (self.now - expiry) / expiry % 1) * expiry if previous else 0.0
         current_ttl = (1 - self.now / expiry % 1) * expiry + expiry
-        return previous, previous_ttl, self.storage.get(current_key, 0), current_ttl
+        return Usage(previous, previous_ttl, self.storage.get(current_key, 0), current_ttl)
 
     @staticmethod
     def window_key(key: str, expiry: int, at: float) -> str:
         """The key of the window that runs at the time `at`."""
         return f"{key}/{floor(at / expiry)}"
+
+
+# The library wraps these, and what a subclass inherits or overrides once more, to translate the errors of stores that are
+# elsewhere; here each wrapper cost more than what is in it.
+for _method in ("get", "incr", "acquire_sliding_window_entry"):
+    setattr(SlidingWindows, _method, inspect.unwrap(getattr(SlidingWindows, _method)))
 
 
 class _Hold(NamedTuple):
@@ -129,8 +142,9 @@ class MemoryStore:
                 if not granted:
                     await self.give_back(Grant(key, tuple(windows[:number]), amount, taken_at), amount)
             if not granted:
-                return (await _usage(counters, key, window)).short(window, amount)
-        return Grant(key, tuple(windows), amount, taken_at, tuple(await self.levels(key, windows)))
+                return _usage(counters, key, window).short(window, amount)
+        levels = tuple([_usage(counters, key, window).level(window) for window in windows])
+        return Grant(key, tuple(windows), amount, taken_at, levels)
 
     async def give_back(self, grant: Grant, amount: int) -> None:
         check_amount(amount)
@@ -150,7 +164,7 @@ class MemoryStore:
 
     async def levels(self, key: str, windows: Sequence[Window]) -> list[Level]:
         counters = self._of(key)
-        return [(await _usage(counters, key, window)).level(window) for window in windows]
+        return [_usage(counters, key, window).level(window) for window in windows]
 
     def _of(self, key: str) -> SlidingWindows:
         """The counters of the policy that `key` begins with, at the time that it is."""
@@ -214,11 +228,11 @@ async def _hit(counters: SlidingWindows, key: str, window: Window, amount: int) 
     return True
 
 
-async def _usage(counters: SlidingWindows, key: str, window: Window) -> Usage:
+def _usage(counters: SlidingWindows, key: str, window: Window) -> Usage:
     name = _name(key, window.seconds)
     if window.seconds is not None:
-        return Usage(*await counters.get_sliding_window(name, window.seconds))
-    return Usage(0, 0.0, await counters.get(name), inf)
+        return counters.usage(name, window.seconds)
+    return Usage(0, 0.0, counters.storage.get(name, 0), inf)
 
 
 def _live(all_holds: _Holds, key: str, now: float) -> dict[str, _Hold]:

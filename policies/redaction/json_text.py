@@ -72,7 +72,8 @@ class TextRedactor:
         self._key_read = ""  # the last characters of the key that goes on
         self._tail = ""  # the beginning of a token that is not complete
         self._out: list[str] = []
-        self._state: Callable[[str, int], int] = self._start
+        # Not bound: what holds a method of its own is not freed before the garbage collector comes by.
+        self._state: Callable[[TextRedactor, str, int], int] = TextRedactor._start
         self.feed = self._feed
 
     def _feed(self, text: str) -> str:
@@ -81,17 +82,17 @@ class TextRedactor:
         self._tail = ""
         at = 0
         while at < len(text):
-            at = self._state(text, at)
-        if self._state == self._plain and not self._in_string and self._redactor is not None:
+            at = self._state(self, text, at)
+        if self._state is TextRedactor._plain and not self._in_string and self._redactor is not None:
             self.feed = self._redactor.feed  # it stays plain
         return self._taken()
 
     def finish(self) -> str:
         """The end of the channel: what was still held."""
         tail, self._tail = self._tail, ""
-        if self._state == self._scalar:
+        if self._state is TextRedactor._scalar:
             self._put_last_scalar(tail)
-        elif self._state == self._closing:
+        elif self._state is TextRedactor._closing:
             self._end_redactor()
             self._out.append(tail)
         elif self._redactor is None:
@@ -147,9 +148,9 @@ class TextRedactor:
         if first in "{[" and len(self._nesting) < _MOST:
             self._nesting.append(first)
             self._contexts.append(self._contexts[-1])
-            self._state = self._first_key if first == "{" else self._first_item
+            self._state = TextRedactor._first_key if first == "{" else TextRedactor._first_item
             return self._pass(first, at)
-        self._state = self._scalar if first in "-0123456789tfn" else self._plain
+        self._state = TextRedactor._scalar if first in "-0123456789tfn" else TextRedactor._plain
         return at
 
     def _first_item(self, text: str, at: int) -> int:
@@ -157,7 +158,7 @@ class TextRedactor:
         if at < len(text):
             if text[at] == "]":
                 return self._close(at, "]")
-            self._state = self._value
+            self._state = TextRedactor._value
         return at
 
     def _first_key(self, text: str, at: int) -> int:
@@ -165,7 +166,7 @@ class TextRedactor:
         if at < len(text):
             if text[at] == "}":
                 return self._close(at, "}")
-            self._state = self._key
+            self._state = TextRedactor._key
         return at
 
     def _key(self, text: str, at: int) -> int:
@@ -173,32 +174,32 @@ class TextRedactor:
         if at < len(text):
             if text[at] == '"':
                 return self._begin_string(at, is_key=True)
-            self._state = self._plain
+            self._state = TextRedactor._plain
         return at
 
     def _colon(self, text: str, at: int) -> int:
         at = self._skip_space(text, at)
         if at < len(text):
             if text[at] == ":":
-                self._state = self._value
+                self._state = TextRedactor._value
                 return self._pass(":", at)
-            self._state = self._plain
+            self._state = TextRedactor._plain
         return at
 
     def _after(self, text: str, at: int) -> int:
         """Behind a value."""
         if not self._nesting:
-            self._state = self._next
+            self._state = TextRedactor._next
             return at
         at = self._skip_space(text, at)
         if at < len(text):
             mark, inner = text[at], self._nesting[-1]
             if mark == ",":
-                self._state = self._key if inner == "{" else self._value
+                self._state = TextRedactor._key if inner == "{" else TextRedactor._value
                 return self._pass(",", at)
             if mark == ("}" if inner == "{" else "]"):
                 return self._close(at, mark)
-            self._state = self._plain
+            self._state = TextRedactor._plain
         return at
 
     def _string(self, text: str, at: int) -> int:
@@ -207,7 +208,7 @@ class TextRedactor:
             self._scan(run[0], list(run[0]))
             return run.end()
         if text[at] == '"':
-            self._state = self._closing
+            self._state = TextRedactor._closing
             return at
         return self._escape(text, at)
 
@@ -218,12 +219,12 @@ class TextRedactor:
         if end == len(text) and not is_far:
             return self._wait(text, at)
         if not is_far and text[end] not in self._behind_string():
-            self._state = self._plain
+            self._state = TextRedactor._plain
             return at
         self._end_redactor()
         if self._is_key:
             self._contexts[-1] = naming(self._key_read)
-        self._state = self._colon if self._is_key else self._after
+        self._state = TextRedactor._colon if self._is_key else TextRedactor._after
         return self._pass('"', at)
 
     def _behind_string(self) -> str:
@@ -237,7 +238,7 @@ class TextRedactor:
         if escape is None:
             if _ESCAPE_BEGUN.match(text, at):
                 return self._wait(text, at)
-            self._state = self._plain
+            self._state = TextRedactor._plain
             return at
         end = escape.end()
         character = _SHORT.get(escape[1], escape[1]) if escape[1] else chr(int(escape[2], 16))
@@ -260,10 +261,10 @@ class TextRedactor:
             return self._wait(text, at)
         known = like[0] in _WORDS or _NUMBER.fullmatch(like[0])
         if is_long or not known or not self._nesting or (not is_far and text[end] not in ",]}"):
-            self._state = self._plain
+            self._state = TextRedactor._plain
             return at
         self._put_scalar(like[0])
-        self._state = self._after
+        self._state = TextRedactor._after
         return like.end()
 
     # Their parts
@@ -271,7 +272,7 @@ class TextRedactor:
     def _begin(self, text: str, at: int, marks: str) -> int:
         at = self._skip_space(text, at)
         if at < len(text):
-            self._state = self._value if text[at] in marks else self._plain
+            self._state = TextRedactor._value if text[at] in marks else TextRedactor._plain
         return at
 
     def _pass(self, token: str, at: int) -> int:
@@ -285,7 +286,7 @@ class TextRedactor:
     def _close(self, at: int, bracket: str) -> int:
         self._nesting.pop()
         self._contexts.pop()
-        self._state = self._after
+        self._state = TextRedactor._after
         return self._pass(bracket, at)
 
     def _space_end(self, text: str, at: int) -> int:
@@ -304,7 +305,7 @@ class TextRedactor:
         self._is_key = is_key
         self._key_read = ""
         self._redactor = self._scanner.redactor(self._replace, (not is_key and self._contexts[-1]) or '"')
-        self._state = self._string
+        self._state = TextRedactor._string
         return self._pass('"', at)
 
     def _scan(self, characters: str, spelt: list[str]) -> None:

@@ -86,8 +86,8 @@ class TextStream(PolicyStream):
         if reply is None:
             return None
         self._is_whole, self._is_sse = reply.framing is Framing.JSON, reply.framing is Framing.SSE
-        is_utf_8 = reply.framing is Framing.OPAQUE or charset(head) in _UTF_8  # of other text the dialect knows
-        readable = reply.parse(b"").known and is_utf_8
+        # What is no text the dialect knows.
+        readable = reply.parse(b"").known if reply.framing is Framing.OPAQUE else charset(head) in _UTF_8
         readable = readable or head.headers.get("Content-Length") == "0"
         return None if readable or self._on_unknown == "pass" else Reply(details="redaction_unreadable")
 

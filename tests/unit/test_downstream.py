@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -12,12 +13,14 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from rigs.waiting import until
 
+from proxy import downstream
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Call, DialectStream
-from proxy.downstream import ClientReply, Connection, Written
+from proxy.downstream import CLOSES, STAYS, ClientReply, Connection, Written
 from proxy.messages import Headers, ResponseHead
 
 SEEN = DIALECTS["openai-chat"].open(ResponseHead(200, Headers({"Content-Type": "application/json"})), Call())
@@ -32,6 +35,7 @@ class Transport(asyncio.Transport):
         self.sent = b""
         self.end = ""
         self.high = 0
+        self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += bytes(data)
@@ -41,6 +45,12 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.end = "abort"
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def is_closing(self) -> bool:
         return bool(self.end)
@@ -344,11 +354,10 @@ def test_a_connection_that_was_never_made_is_no_reason_to_fail() -> None:
 
 
 async def test_aiohttp_has_nothing_left_to_do() -> None:
-    written = Written(keep_alive=True)
-    assert written.keep_alive
-    assert await written.prepare(cast(BaseRequest, None)) is None
-    await written.write_eof()
-    assert not Written(keep_alive=False).keep_alive
+    assert STAYS.keep_alive
+    assert await STAYS.prepare(cast(BaseRequest, None)) is None
+    await STAYS.write_eof()
+    assert not CLOSES.keep_alive
 
 
 # Connections
@@ -365,6 +374,7 @@ class Keeper:
         self.requests: list[BaseRequest] = []
         self.answer = asyncio.Event()
         self.fails = False
+        self.reads = self.stays_open = True
 
     def connected(self, connection: Connection) -> bool:
         self.told.append(f"connected {connection.client}")
@@ -375,19 +385,24 @@ class Keeper:
 
     def refuse_malformed(self, connection: Connection, details: str) -> Written:
         self.told.append(details)
-        return Written(keep_alive=False)
+        return CLOSES
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
         self.requests.append(request)
         if self.fails:
             raise KeyError("a mistake of ours")
         try:
-            await request.content.read()
+            if self.reads:
+                await request.content.read()
         except web.RequestPayloadError:
             self.told.append("malformed body")
-            return Written(keep_alive=False)
-        await self.answer.wait()
-        return Written(keep_alive=True)
+            return CLOSES
+        try:
+            await self.answer.wait()
+        except asyncio.CancelledError:
+            self.told.append("cancelled")
+            raise
+        return STAYS if self.stays_open else CLOSES
 
 
 class Watcher:
@@ -406,6 +421,10 @@ class Scene:
 
     def __init__(self) -> None:
         self.keeper = Keeper()
+        self.transport = Transport()
+        self.serve()
+
+    def serve(self, **options: Any) -> Scene:
         self.server = web.Server(self.keeper.handle, handler_cancellation=True)
         self.connection = Connection(
             self.server,
@@ -415,8 +434,9 @@ class Scene:
             max_line_size=100,
             max_field_size=200,
             max_headers=5,
+            **options,
         )
-        self.transport = Transport()
+        return self
 
     def connect(self) -> Scene:
         self.connection.connection_made(self.transport)
@@ -579,3 +599,134 @@ async def test_what_a_client_has_not_taken_is_known() -> None:
         transport.abort()
     connection.raw_transport = None
     assert reply.unsent == 0
+
+
+async def test_a_request_has_a_task_and_a_context_of_its_own(scene: Scene) -> None:
+    seen: list[tuple[str, asyncio.Task[Any] | None]] = []
+    said = contextvars.ContextVar("said", default="nothing")
+
+    async def handle(request: BaseRequest) -> web.StreamResponse:
+        seen.append((said.get(), asyncio.current_task()))
+        said.set("something")
+        return STAYS
+
+    scene.keeper.handle = handle  # type: ignore[method-assign]
+    scene.serve().connect().connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+    await scene.turn()
+    assert [told for told, _ in seen] == ["nothing"] * 3
+    assert len({task for _, task in seen}) == 3
+
+
+async def test_pipelined_requests_are_answered_in_turn(scene: Scene) -> None:
+    connection = scene.connect().connection
+    connection.data_received(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert [request.path for request in scene.keeper.requests] == ["/1"]
+    scene.keeper.answer.set()
+    await scene.turn()
+    assert [request.path for request in scene.keeper.requests] == ["/1", "/2"]
+
+
+async def test_more_pipelined_requests_than_are_kept_wait_in_the_socket(scene: Scene) -> None:
+    connection = scene.connect().connection
+    for _ in range(100):
+        connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    scene.keeper.answer.set()
+    for _ in range(100):
+        await scene.turn()
+    assert len(scene.keeper.requests) == 100
+
+
+async def test_a_connection_is_idle_from_its_answer_to_the_next_byte(scene: Scene) -> None:
+    connection = scene.connect().connection
+    assert connection.idle_since is None  # its first head is awaited
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert connection.idle_since is None
+    scene.keeper.answer.set()
+    await scene.turn()
+    assert connection.idle_since == pytest.approx(asyncio.get_running_loop().time(), abs=60)
+    connection.data_received(b"\r\n")
+    assert connection.idle_since is not None
+    connection.data_received(b"GET")
+    assert connection.idle_since is None
+
+
+async def test_an_answer_that_ends_the_connection_closes_it(scene: Scene) -> None:
+    scene.keeper.stays_open = False
+    scene.keeper.answer.set()
+    connection = scene.connect().connection
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    await scene.turn()
+    assert scene.transport.end == "close"
+    assert len(scene.keeper.requests) == 1
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert len(scene.keeper.requests) == 1
+
+
+async def test_a_body_that_nobody_reads_is_skipped_before_the_next_request(scene: Scene) -> None:
+    scene.keeper.reads = False
+    scene.keeper.answer.set()
+    connection = scene.connect().connection
+    connection.data_received(b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+    await scene.turn()
+    connection.data_received(b"cdGET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    assert [request.path for request in scene.keeper.requests] == ["/1", "/2"]
+    assert scene.transport.end == ""
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["broken", "slow"])
+async def test_a_body_that_cannot_be_skipped_ends_the_connection(scene: Scene, broken: bool) -> None:
+    scene.keeper.reads = False
+    scene.keeper.answer.set()
+    connection = scene.serve(lingering_time=60.0 if broken else 0.0).connect().connection
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n")
+    await scene.turn()
+    if broken:
+        connection.data_received(b"azz\r\n")
+    await until(lambda: scene.transport.end, "the end")
+    assert scene.transport.end == "close"
+
+
+async def test_whoever_answers_is_told_that_the_client_is_gone(scene: Scene) -> None:
+    scene.connect().connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await scene.turn()
+    scene.leave()
+    await scene.turn()
+    assert scene.keeper.told[1:] == ["disconnected", "cancelled"]
+
+
+async def test_a_body_is_read_without_asking_the_parser_for_more(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = scene.connect().connection
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+    fed: list[bytes] = []
+    monkeypatch.setattr(Connection, "data_received", lambda self, data: fed.append(data))
+    await scene.turn()
+    assert fed == []
+
+
+async def test_a_body_that_comes_faster_than_it_is_read_is_read_on(scene: Scene) -> None:
+    connection = scene.connect().connection
+    size = 1 << 22
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"x" * (size // 2))
+    assert scene.transport.paused
+    await scene.turn()
+    assert not scene.transport.paused
+    connection.data_received(b"x" * (size // 2))
+    scene.keeper.answer.set()
+    await scene.turn()
+    assert connection.idle_since is not None
+
+
+def test_the_installed_aiohttp_is_as_expected() -> None:
+    downstream.check()
+
+
+@pytest.mark.parametrize("name", ["_handle_request", "_messages", "start"])
+def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delattr(RequestHandler, name)
+    with pytest.raises(RuntimeError, match=name):
+        downstream.check()

@@ -15,9 +15,9 @@ from rigs.doubles import Client, Hooks, Reading, Shout, StreamLimits
 from proxy.dialects import choose
 from proxy.errors import COMPLETE, Outcome, OutcomeKind, RequestError, UpstreamError
 from proxy.exchange import Exchange, Place, Route
-from proxy.messages import Reply, Request
+from proxy.messages import Chunks, Headers, Reply, Request
 from proxy.policy import Encoder, Policy, PolicyConfig, PolicyStream, Scope, Sees, Stage, Stop
-from proxy.sink import on_informational
+from proxy.sink import Informational, on_informational
 from proxy.testing import FakeHost, make_request, sse
 from proxy.upstream import Upstream
 
@@ -88,7 +88,7 @@ class Model:
     def __init__(self) -> None:
         self.answer: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
         self.asked: list[tuple[Request, str, bool]] = []
-        self.informational: object = None
+        self.informational: Informational | None = None
         self.interrupted = False
         self.begun = asyncio.Event()
 
@@ -164,6 +164,27 @@ def with_body(*parts: bytes | RequestError, **headers: str) -> tuple[Request, Bo
 
 
 # Admission
+
+
+class Here(Chunks):
+    """A request body that came with its head, or of which some is still to come."""
+
+    def __init__(self, body: bytes | None) -> None:
+        self._body = body
+
+    def whole(self) -> bytes | None:
+        return self._body
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration if self._body is None else AssertionError("there is nothing to wait for")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"", None])
+async def test_a_body_that_is_here_is_not_waited_for(body: bytes | None) -> None:
+    request = make_request()
+    request.body, request.chunks = None, Here(body)
+    await Scene(place(Hooks(), needs_body=True), request=request).asking()
+    assert (request.body, request.chunks) == (body or b"", None)
 
 
 async def test_policies_are_asked_in_order_and_then_the_upstream() -> None:
@@ -443,13 +464,18 @@ async def test_a_timeout_and_a_lost_client_at_once_are_the_first_of_them() -> No
 
 
 async def test_interim_replies_find_their_way_only_while_the_upstream_is_asked() -> None:
+    told: list[int] = []
     scene = Scene()
-    task = await scene.streaming()
-    assert scene.exchange.relay is not None
-    assert scene.model.informational == scene.exchange.relay.informational
-    scene.reading.eof()
+    scene.client.send_informational = lambda head: told.append(head.status)  # type: ignore[method-assign]
+    task = await scene.asking()
+    assert scene.model.informational is not None
+    scene.model.informational(103, Headers())
+    assert told == [103]
+    scene.model.answer.set_exception(UpstreamError("gone", "upstream_reset"))
     await task
     assert on_informational.get() is None
+    scene.model.informational(103, Headers())  # of a connection that keeps the context in which it was opened
+    assert told == [103]
 
 
 # The reply

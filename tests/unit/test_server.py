@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,6 +49,7 @@ from proxy.errors import OutcomeKind
 from proxy.exchange import Exchange
 from proxy.messages import Request
 from proxy.policy import Policy, PolicyConfig, PolicyStream, Sees, Stage
+from proxy.relay import Relay
 from proxy.server import Server
 from proxy.values import TCPAddress
 
@@ -528,6 +530,49 @@ async def test_the_time_for_a_head_ends_with_the_head(upstream: RawUpstream, clo
         clock.advance(10)
         await asyncio.sleep(0)
         assert (await client.exchange(get())).status == 200
+
+
+async def test_an_idle_connection_is_closed_after_its_time(
+    upstream: RawUpstream, clock: Clock, connections: list[Connection]
+) -> None:
+    async with client_of(configuration(upstream, keepalive_s=5.0)) as client:
+        await client.exchange(get())
+        await until(lambda: connections[0].idle_since, "the end of the exchange")
+        clock.advance(4)
+        assert (await client.exchange(get())).status == 200
+        await until(lambda: connections[0].idle_since, "the end of the exchange")
+        clock.advance(6)
+        assert await client.read_to_end() == b""
+
+
+async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
+    upstream: RawUpstream, records: list[Record]
+) -> None:
+    async def script(connection: UpstreamConnection) -> None:
+        await connection.request()
+        await connection.send(STREAM_HEAD + chunk(EVENT) + LAST_CHUNK)
+
+    class Watching(Spy):
+        async def admit(self, request: Request) -> PolicyStream:
+            return PolicyStream()
+
+    upstream.script = script
+    watching = PolicyEntry("watch", "watch", "watch", None, "close", Watching, PolicyConfig())
+    async with Server(configuration(upstream, watching)) as server:
+        gc.collect()
+        gc.freeze()  # what other tests have left
+        gc.disable()  # what is part of a cycle stays
+        try:
+            async with connect(address_of(server)) as client:
+                assert (await client.exchange(post("/v1/chat/completions", b"{}"))).status == 200
+            await until(lambda: sample(server, "penstock_open_connections") == 0, "the connection's end")
+            await asyncio.sleep(0)
+            kinds = (Exchange, Relay, Connection, PolicyStream, Request)
+            left = [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+        finally:
+            gc.enable()
+            gc.unfreeze()
+    assert left == []
 
 
 async def test_the_next_head_has_its_time_too(
