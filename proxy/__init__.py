@@ -30,11 +30,12 @@ What stands around them:
     state.py (state_memory.py, state_redis.py, state_scripts.py)   what holds across processes: counters, leases
     identity.py      who a request counts for            ratelimit.py  what limits say in header fields
     tokens.py        counting tokens
+    aiohttp_paths.py whether the installed aiohttp fits; else portable_upstream.py and portable_downstream.py
     fields.py        header field values                 decoding.py   content codings of what policies must read
     admin.py         health, readiness, metrics          demo.py       a small model server to try it with
     testing.py       helpers for policy authors          __main__.py   the command line
 
-The border: server, serving, receiving, downstream, upstream, handover, relay, listening, admin, filewatch, state_redis,
-supervisor, worker (and demo) do I/O and say so in their first line. All else is data in, data out: no socket, clock, task
-or lock; time is a value.
+The border: server, serving, receiving, downstream, upstream, handover, portable_upstream, portable_downstream, relay,
+listening, admin, filewatch, state_redis, supervisor, worker (and demo) do I/O and say so in their first line. All else is
+data in, data out: no socket, clock, task or lock; time is a value.
 """

@@ -93,7 +93,7 @@ class Connection(RequestHandler, _AsTheLoopMadeIt):
         self.raw_transport.set_write_buffer_limits(high=self._keeper.write_buffer_bytes)
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.head_since = self._loop.time()
+        self.head_since = asyncio.get_running_loop().time()
         self._refused = not self._keeper.connected(self)
 
     def probe(self) -> None:
@@ -159,6 +159,13 @@ class Connection(RequestHandler, _AsTheLoopMadeIt):
         elif isinstance(exc, BadHttpMessage) and "too many" in exc.message.lower():
             details = "head_too_large"
         return self._keeper.refuse_malformed(self, details)
+
+
+def check() -> None:
+    """Raises RuntimeError where the installed aiohttp is not built as `Connection` expects."""
+    missing = [name for name in ("_loop", "_messages", "_waiter") if not hasattr(RequestHandler, name)]
+    if missing:
+        raise RuntimeError(f"RequestHandler is built differently: {', '.join(missing)}")
 
 
 class Written(web.StreamResponse):

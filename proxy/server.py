@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import handover
+from . import downstream
 from .accesslog import AccessLog, Record
 from .admin import Admin
+from .aiohttp_paths import fits
 from .assembly import Assembly, describe
 from .config import Config
 from .dialects import choose
@@ -28,6 +29,7 @@ from .forwarding import Peer, came_through, client_address, request_id, trusted_
 from .listening import Listen, listen
 from .messages import Headers, Reply, Request
 from .metrics import Metrics
+from .portable_downstream import PortableConnection
 from .receiving import Body, Counted, check, target_of
 from .routing import normalise_path
 from .values import TCPAddress, UnixAddress
@@ -56,9 +58,11 @@ class _Protocols(web.Server):
         super().__init__(server.handle, handler_cancellation=True)
         self._server = server
         self._options = options
+        fast = fits(server.aiohttp, "client side", downstream.check)
+        self._make_connection = Connection if fast else PortableConnection
 
     def __call__(self) -> Connection:
-        return Connection(self, self._server, loop=self._loop, **self._options)
+        return self._make_connection(self, self._server, loop=asyncio.get_running_loop(), **self._options)
 
 
 class Server:
@@ -69,6 +73,7 @@ class Server:
         self._listen = listen
         self.metrics = Metrics()
         self.addresses: dict[str, TCPAddress | UnixAddress] = {}
+        self.aiohttp = config.server.aiohttp
         self.write_buffer_bytes = config.limits.write_buffer_bytes
         self._assembly = Assembly(config, self.metrics)
         self._admin = Admin(self.metrics, self._readiness)
@@ -101,7 +106,6 @@ class Server:
 
     async def start(self) -> None:
         """Listen and serve. Raises OSError where an address cannot be had; call `stop` then too."""
-        handover.check()
         if self._access_log is not None:
             self._access_log.start()
         if (address := self._config.admin.address) is not None:  # first: it says that the rest is still starting

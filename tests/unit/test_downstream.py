@@ -17,7 +17,7 @@ from rigs.waiting import until
 
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Call, DialectStream
-from proxy.downstream import ClientReply, Connection, Written
+from proxy.downstream import ClientReply, Connection, Written, check
 from proxy.messages import Headers, ResponseHead
 
 SEEN = DIALECTS["openai-chat"].open(ResponseHead(200, Headers({"Content-Type": "application/json"})), Call())
@@ -557,6 +557,19 @@ async def test_a_bad_request_does_not_spoil_the_one_before_it(scene: Scene) -> N
     scene.keeper.answer.set()
     await scene.turn()
     assert scene.keeper.told[1:] == ["malformed_request"]
+
+
+# The check at start
+
+
+def test_the_installed_aiohttp_is_as_expected() -> None:
+    check()
+
+
+def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(web.RequestHandler, "_messages")
+    with pytest.raises(RuntimeError, match="_messages"):
+        check()
 
 
 # What the client has not taken
