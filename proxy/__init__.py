@@ -1,8 +1,8 @@
 """Penstock: a streaming policy proxy for model servers. The map: the way of a byte through these files, in order.
 
     client ── server.py ────▶ exchange.py: admission, in file order ────▶ upstream.py ────▶ model server
-       ▲      downstream.py                                                    │ bytes of one read
-       │                                                     handover.py ──▶ relay.py
+       ▲      connection.py                                                    │ bytes of one read
+       │      downstream.py                                  handover.py ──▶ relay.py
        │                                                                       │ framing.py: frames
        │                                                                       │ dialects/:  frames to events
        │                                                                       ▼
@@ -30,11 +30,12 @@ What stands around them:
     state.py (state_memory.py, state_redis.py, state_scripts.py)   what holds across processes: counters, leases
     identity.py      who a request counts for            ratelimit.py  what limits say in header fields
     tokens.py        counting tokens
+    aiohttp_paths.py which of the two ways: handover.py and takeover.py, or portable_upstream.py and connection.py as it is
     fields.py        header field values                 decoding.py   content codings of what policies must read
     admin.py         health, readiness, metrics          demo.py       a small model server to try it with
     testing.py       helpers for policy authors          __main__.py   the command line
 
-The border: server, serving, receiving, downstream, upstream, handover, relay, listening, admin, filewatch, state_redis,
-supervisor, worker (and demo) do I/O and say so in their first line. All else is data in, data out: no socket, clock, task
-or lock; time is a value.
+The border: server, serving, receiving, connection, takeover, downstream, upstream, handover, portable_upstream, relay,
+listening, admin, filewatch, state_redis, supervisor, worker (and demo) do I/O and say so in their first line. All else is
+data in, data out: no socket, clock, task or lock; time is a value.
 """

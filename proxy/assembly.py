@@ -15,7 +15,7 @@ from .policy import Policy, PolicyStream
 from .routing import RouteTable
 from .state import Store
 from .state_memory import MemoryStore
-from .upstream import Upstream
+from .upstream import Upstream, pool_class
 from .values import MEMORY
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Assembly:
     """Everything that exchanges share. `start` before the first, `stop` after the last, also after a failed `start`."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._aiohttp = config.server.aiohttp
         self.upstreams = {name: Upstream(name, table, config.limits) for name, table in config.upstreams.items()}
         self.state = make_store(config.state, sum(entry.policy_class.needs_state for entry in config.policies))
         self._policies: list[tuple[Policy[Any], PolicyHost]] = []
@@ -116,8 +117,9 @@ class Assembly:
         )
 
     async def start(self) -> None:
+        make_pool = pool_class(self._aiohttp)
         for upstream in self.upstreams.values():
-            await upstream.start()
+            await upstream.start(make_pool)
         await self.state.start()
         for policy, host in self._policies:
             self._begun.append((policy, host))

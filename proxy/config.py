@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from .aiohttp_paths import Wanted
 from .coherence import incoherences
 from .dialects import AUTO, DIALECTS
 from .errors import ConfigError, ConfigProblem
@@ -76,6 +77,7 @@ class ServerConfig(Table):
     drain_s: SecondsOrZero = 30.0
     trusted_proxies: Count = 0
     trusted_from: tuple[IPNetwork, ...] = ()
+    aiohttp: Wanted = "auto"
 
     @model_validator(mode="after")
     def _networks_have_a_use(self) -> ServerConfig:

@@ -1,263 +1,29 @@
-"""I/O. The client side on aiohttp: one connection, and one reply written straight to its transport.
+"""I/O. One reply, written straight to its connection's transport.
 
-aiohttp parses requests, keeps connections alive and cancels a handler whose client is gone. Replies are written here,
-head and body: header fields exactly as the upstream and the policies leave them, and body bytes without a task wake-up.
+Head and body: header fields exactly as the upstream and the policies leave them, and body bytes without a task wake-up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import email.utils
 import fcntl
 import http
-import logging
 import re
 import sys
 import termios
 import time
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING
 
-import aiohttp
-from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.tcp_helpers import tcp_keepalive
-from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
-from aiohttp.web_request import BaseRequest
 
 from .messages import ResponseHead, head_bytes
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http import RawRequestMessage
-
-logger = logging.getLogger(__name__)
+    from .connection import Connection
 
 _FRAMING = ("Connection", "Keep-Alive", "Transfer-Encoding")
 _LENGTH = re.compile(r"[0-9]+")
-_OF_AIOHTTP = (  # what a connection uses of it, beside what is documented
-    "_buffer_paused", "_close", "_force_close", "_handle_request", "_lingering_time", "_loop", "_make_error_handler",
-    "_manager", "_messages", "_msg_queue_resume_size", "_parser", "_reading_paused", "_request_handler",
-    "_resume_reading_if_drained", "_task_handler", "force_close", "handle_error", "peername", "resume_reading", "sockname",
-    "start",
-)  # fmt: skip
-_NOBODY: Any = None  # aiohttp's own writer, and the task that it would cancel: replies are written here
-
-
-class Watcher(Protocol):
-    """Who is told when a connection's write buffer fills and drains (`exchange.Exchange`)."""
-
-    def unwritable(self) -> None: ...
-    def writable(self) -> None: ...
-
-
-class ConnectionKeeper(Protocol):
-    """What a connection asks of the server."""
-
-    write_buffer_bytes: int
-
-    def connected(self, connection: Connection) -> bool:
-        """Whether the connection may stay; False: over a cap."""
-
-    def disconnected(self, connection: Connection) -> None: ...
-
-    def refuse_malformed(self, connection: Connection, details: str) -> Written: ...
-
-
-class Connection(RequestHandler):
-    """One client connection. `client` is its peer's address, "" on a Unix socket; `head_since` is the monotonic time since
-    which a request's head is awaited: the first one from the start, a later one from its first byte; None at other times.
-    `idle_since`: since when every request is answered and nothing of another has come.
-
-    aiohttp gives each connection a task that waits for requests, each request another, and wakes the one and then the other.
-    Here there is a task while there is a request, and it begins as soon as the head is there.
-    """
-
-    __slots__ = (
-        "_body", "_context", "_keeper", "_probed", "_refused", "client", "closing_since", "head_since", "idle_since",
-        "raw_transport", "watcher",
-    )  # fmt: skip
-
-    # To look a socket's own name up takes a system call, and nobody asks for it; the peer's is in `client`.
-    peername = sockname = None
-
-    def __init__(self, manager: web.Server, keeper: ConnectionKeeper, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._keeper = keeper
-        self._probed = False
-        self._refused = False
-        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that was read last
-        self.watcher: Watcher | None = None
-        self.raw_transport: asyncio.Transport | None = None  # aiohttp forgets its own when it closes
-        self.client = ""
-        self.closing_since: float | None = None
-        self.head_since: float | None = None
-        self.idle_since: float | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not aiohttp's: beside the task it has a timer for each connection (`idle_since` does instead), and it looks for the
-        # socket to set TCP_NODELAY, which event loops do themselves; to look costs more than to parse a request.
-        assert self._manager is not None
-        self.transport = self.raw_transport = cast(asyncio.Transport, transport)
-        self._manager.connection_made(self, self.raw_transport)
-        self.raw_transport.set_write_buffer_limits(high=self._keeper.write_buffer_bytes)
-        peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.head_since = self._loop.time()
-        self._context = contextvars.copy_context()
-        self._refused = not self._keeper.connected(self)
-
-    def probe(self) -> None:
-        """Have the kernel ask from time to time whether the client is still there (tcp(7), SO_KEEPALIVE); for a connection
-        that lives longer than a moment, once."""
-        if not self._probed and self.raw_transport is not None:
-            self._probed = True
-            tcp_keepalive(self.raw_transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._body = EMPTY_PAYLOAD  # it knows its connection: nothing is left for the garbage collector to find
-        self._keeper.disconnected(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return
-        super().data_received(data)
-        if not self._messages:
-            # Empty lines are skipped (RFC 9112 §2.2).
-            if self._task_handler is None and self.head_since is None and data.strip(b"\r\n"):
-                self.head_since = self._loop.time()
-                self.idle_since = None
-            return
-        self.head_since = self.idle_since = None
-        message, content = self._messages[-1]
-        if not isinstance(message, _ErrInfo):
-            self._body = content
-        elif not self._body.is_eof() and self._body.exception() is None:
-            # A body that turns out not to be framed as its head says is queued by aiohttp as the *next* request's
-            # error, and nobody tells the handler that waits for the rest of this one.
-            self._body.set_exception(web.RequestPayloadError("the body is not framed as its head says"))
-        if self._task_handler is None:
-            self._begin_next()
-
-    def _begin_next(self) -> None:
-        """Answer the next request that has come, if it is to be answered."""
-        if self._messages and not self._close and not self._force_close:
-            # Its own context: else it would begin in that of the request before it, where it is the end of that which asks.
-            self._task_handler = self._loop.create_task(self.start(), context=self._context.copy())
-
-    async def start(self) -> None:
-        """One request to its answer. Cancelled when the client is gone."""
-        try:
-            message, content = self._messages.popleft()
-            if self._parser is not None:
-                self._parser.message_consumed()
-            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-                self._resume_reading_if_drained()
-            if not await self._answer(message, content):
-                self.close()
-        except asyncio.CancelledError:
-            self.force_close()
-            raise
-        except Exception as exc:
-            logger.error("a request could not be handled", exc_info=exc)
-            self.force_close()
-        finally:
-            self._task_handler = None
-        if self._close and self.transport is not None:
-            self.transport.close()
-        self._begin_next()
-        if self._task_handler is None:
-            self.idle_since = self._loop.time()
-
-    async def _answer(self, message: RawRequestMessage | _ErrInfo, content: StreamReader) -> bool:
-        """Whether the connection can go on behind it."""
-        assert self._request_handler is not None
-        handler = self._request_handler
-        if isinstance(message, _ErrInfo):
-            handler, message = self._make_error_handler(message), ERROR
-        request = BaseRequest(message, content, self, _NOBODY, _NOBODY, self._loop)
-        try:
-            response, client_left = await self._handle_request(request, None, handler)
-        except ConnectionError:
-            return False
-        if client_left:
-            return False
-        if not content.is_eof() and not self._force_close:
-            await self._skip(content)
-        return bool(response.keep_alive) and content.is_eof()
-
-    async def _skip(self, content: StreamReader) -> None:
-        """Read over what is left of a request's body for a moment: a client that is cut off while it sends may never see the
-        answer (RFC 9112 §9.6)."""
-        with contextlib.suppress(Exception):  # it breaks off, or takes too long: then it is not at its end
-            async with asyncio.timeout(self._lingering_time):
-                while not content.is_eof():
-                    await content.readany()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        # A reader of a body says so after each piece, and aiohttp would have its parser look for more each time.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.watcher is not None:
-            self.watcher.unwritable()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.watcher is not None:
-            self.watcher.writable()
-
-    @property
-    def idle(self) -> bool:
-        """Every request that has come is answered."""
-        return self.watcher is None and not self._messages
-
-    def handle_error(
-        self,
-        request: BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """aiohttp could not parse the request, or our handler failed."""
-        details = "malformed_request"
-        if status >= 500:
-            details = "internal_error"
-            logger.error("a request could not be handled", exc_info=exc)
-        if isinstance(exc, LineTooLong):
-            line = exc.args[0] if exc.args else b""
-            target = isinstance(line, (bytes, bytearray)) and line.startswith((b"/", b"http"))
-            details = "uri_too_long" if target else "head_too_large"
-        elif isinstance(exc, BadHttpMessage) and "too many" in exc.message.lower():
-            details = "head_too_large"
-        return self._keeper.refuse_malformed(self, details)
-
-
-class Written(web.StreamResponse):
-    """What aiohttp is given back once everything has been written: it has nothing left to do."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._stays = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._stays
-
-    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        pass
-
-
-STAYS, CLOSES = Written(keep_alive=True), Written(keep_alive=False)
-"""For all exchanges: nothing is kept in them, and each of aiohttp's responses has fields and cookies."""
 
 
 class ClientReply:
@@ -378,13 +144,6 @@ class ClientReply:
         transport = self._connection.raw_transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
-
-
-def check() -> None:
-    """Raises RuntimeError where the installed aiohttp is not built as `Connection` expects."""
-    missing = [name for name in _OF_AIOHTTP if not hasattr(RequestHandler, name)]
-    if missing:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} is built differently ({', '.join(missing)}); install 3.14.x")
 
 
 def _unsent_in_kernel(transport: asyncio.Transport) -> int:

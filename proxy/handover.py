@@ -8,7 +8,8 @@ brought goes to the sink at once: one `feed` a read. It also makes three ends vi
 apart or does not tell at all: a reset of a body that ends with its connection (looks like EOF), bytes that are no chunk
 (says nothing, ever), and informational responses (swallowed).
 
-`check` compares what is used here with the installed aiohttp, once, at start.
+`check` compares what is used here with the installed aiohttp, once, at start; where it does not fit, portable_upstream.py
+stands in.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from .errors import PenstockError, RequestError, UpstreamError, UpstreamGarbage, UpstreamTruncated
-from .messages import TOKEN, Headers
+from .messages import TOKEN, Headers, head_bytes
 from .sink import Sink, on_informational
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2
@@ -211,7 +212,8 @@ class Response:
         if self.awaits_head:
             self.awaits_head = False
             if not self.head.done():
-                self.head.set_exception(exc)
+                garbage = isinstance(exc, HttpProcessingError)
+                self.head.set_exception(UpstreamGarbage("the head of the reply is not HTTP") if garbage else exc)
         elif isinstance(exc, HttpProcessingError) and not self.ended:
             self._failure = UpstreamGarbage("the body is not framed as its head says")
 
@@ -234,12 +236,6 @@ class Response:
             self._connection.close()
 
     # The reply
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """The body has neither a length nor chunks: its end looks the same whether or not it is complete."""
-        headers = self.message.headers
-        return "Content-Length" not in headers and "Transfer-Encoding" not in headers
 
     def hand_over(self, sink: Sink) -> None:
         """From now on all of the body goes to `sink`, beginning with what is here already."""
@@ -292,6 +288,16 @@ class Response:
         self._connection.close()
 
 
+def _parsing(field_bytes: int, fields: int) -> dict[str, Any]:
+    return {
+        "auto_decompress": False,
+        "read_until_eof": True,
+        "max_line_size": field_bytes,
+        "max_field_size": field_bytes,
+        "max_headers": fields,
+    }
+
+
 class Pool:
     """The connections to one upstream: aiohttp's pool of connections that hand over. Needs a running loop."""
 
@@ -302,21 +308,19 @@ class Pool:
         self._connector._factory = factory
         self._target = aiohttp.ClientRequest("GET", url, loop=self._loop)  # whom to connect to; never sent
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
-        self._parse: dict[str, Any] = {
-            "auto_decompress": False,
-            "read_until_eof": True,
-            "max_line_size": field_bytes,
-            "max_field_size": field_bytes,
-            "max_headers": fields,
-        }
+        self._parse = _parsing(field_bytes, fields)
 
     async def send(
-        self, method: str, head: bytes, body: bytes | AsyncIterator[bytes] | None, *, chunked: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        chunked: bool = False,
     ) -> Response:
-        """Send a request and wait for the head of its reply. A body that streams is sent meanwhile, and further.
-
-        A connection may break just when it is taken from the pool: what can be asked twice is (RFC 9112 §9.3.1). Raises
-        `RequestError` where the body failed on the way, aiohttp's exceptions, OSError."""
+        """`upstream.Pool.send`."""
+        head = head_bytes(f"{method} {target} HTTP/1.1", headers)
         again = method in _IDEMPOTENT and (body is None or isinstance(body, bytes))
         while True:
             connection = await self._connector.connect(self._target, [], self._timeout)
@@ -341,7 +345,7 @@ class Pool:
 
 
 def check() -> None:
-    """Raises RuntimeError where the installed aiohttp is not built as this file expects."""
+    """Raises RuntimeError where the installed aiohttp is not built as this file expects. Needs a running loop."""
     missing = [
         f"{owner.__name__}.{name}"
         for owner, names in (
@@ -361,4 +365,50 @@ def check() -> None:
     if getattr(_Reader, "__basicsize__", 0) != getattr(StreamReader, "__basicsize__", 1):
         missing.append("StreamReader with __slots__")
     if missing:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} is built differently ({', '.join(missing)}); install 3.14.x")
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} is built differently: {', '.join(missing)}")
+    try:
+        inspect.signature(aiohttp.BaseConnector.connect).bind(None, None, [], None)
+        came = _rehearse()
+    except Exception as exc:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} works differently: {type(exc).__name__}") from exc
+    if came != [b"one", b"two", "released", b"three", "eof"]:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} works differently: a reply does not come out as it went in")
+
+
+class _Rehearsal:
+    """A `Sink`, and a `Connection` to nowhere. `came` is what it was told."""
+
+    def __init__(self, protocol: _Protocol) -> None:
+        self.protocol = protocol
+        self.came: list[bytes | str] = []
+
+    def feed(self, data: bytes) -> None:
+        self.came.append(data)
+
+    def eof(self) -> None:
+        self.came.append("eof")
+
+    def failed(self, error: PenstockError) -> None:
+        self.came.append(error.details)
+
+    def release(self) -> None:
+        self.came.append("released")
+
+    def close(self) -> None:
+        pass
+
+
+def _rehearse() -> list[bytes | str]:
+    """What becomes of a reply on a connection to nowhere: names that are there may mean something else."""
+    loop = asyncio.get_running_loop()
+    protocol = _Protocol(loop)
+    rehearsal = _Rehearsal(protocol)
+    protocol.set_response_params(skip_payload=False, **_parsing(8190, 128))
+    response = Response(cast(Connection, rehearsal), loop)
+    protocol.data_received(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    protocol.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+    response.head.result()
+    response.hand_over(rehearsal)
+    protocol.data_received(b"3\r\ntwo\r\n")
+    protocol.data_received(b"5\r\nthree\r\n0\r\n\r\n")
+    return rehearsal.came

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import downstream, handover
 from .accesslog import AccessLog, Record
 from .admin import Admin
+from .aiohttp_paths import Wanted, fits
 from .assembly import Assembly, describe
 from .config import Config
+from .connection import CLOSES, STAYS, Connection, Written
 from .dialects import choose
-from .downstream import CLOSES, STAYS, ClientReply, Connection, Written
+from .downstream import ClientReply
 from .errors import Outcome, RequestError, fault
 from .exchange import Exchange, Route
 from .forwarding import Peer, came_through, client_address, request_id, trusted_hops, upstream_headers
@@ -56,9 +57,25 @@ class _Protocols(web.Server):
         super().__init__(server.handle, handler_cancellation=True)
         self._server = server
         self._options = options
+        self._make_connection = _connection_class(server.aiohttp)
 
     def __call__(self) -> Connection:
-        return Connection(self, self._server, loop=self._loop, **self._options)
+        return self._make_connection(self, self._server, loop=asyncio.get_running_loop(), **self._options)
+
+
+def _connection_class(wanted: Wanted) -> type[Connection]:
+    """takeover.py's, or where that does not fit the portable one."""
+    if not fits(wanted, "client side", _check_takeover):
+        return Connection
+    from . import takeover
+
+    return takeover.Connection
+
+
+def _check_takeover() -> None:
+    from . import takeover  # what it reaches into may not even be there
+
+    takeover.check()
 
 
 class Server:
@@ -69,6 +86,7 @@ class Server:
         self._listen = listen
         self.metrics = Metrics()
         self.addresses: dict[str, TCPAddress | UnixAddress] = {}
+        self.aiohttp = config.server.aiohttp
         self.write_buffer_bytes = config.limits.write_buffer_bytes
         self._assembly = Assembly(config, self.metrics)
         self._admin = Admin(self.metrics, self._readiness)
@@ -101,8 +119,6 @@ class Server:
 
     async def start(self) -> None:
         """Listen and serve. Raises OSError where an address cannot be had; call `stop` then too."""
-        handover.check()
-        downstream.check()
         if self._access_log is not None:
             self._access_log.start()
         if (address := self._config.admin.address) is not None:  # first: it says that the rest is still starting
@@ -115,6 +131,7 @@ class Server:
             self,
             access_log=None,
             auto_decompress=False,
+            keepalive_timeout=limits.keepalive_s,
             lingering_time=2.0,
             max_line_size=limits.request_line_bytes,
             max_field_size=limits.header_field_bytes,

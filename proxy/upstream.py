@@ -7,17 +7,18 @@ redirects, no decompression, no total timeout, no requoting, no header field of 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from . import handover
+from . import portable_upstream
+from .aiohttp_paths import Wanted, fits
 from .errors import RequestError, UpstreamError, UpstreamGarbage
 from .forwarding import downstream_headers, replace_credential
-from .messages import Chunks, Headers, Request, ResponseHead, head_bytes
+from .messages import Chunks, Headers, Request, ResponseHead
+from .sink import Sink
 
 if TYPE_CHECKING:
     from .config import Limits, UpstreamConfig
@@ -25,10 +26,81 @@ if TYPE_CHECKING:
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")  # methods whose requests nobody expects to have one
 
 
+class Message(Protocol):
+    """The head of a reply, as aiohttp's parser gives it."""
+
+    @property
+    def version(self) -> aiohttp.HttpVersion: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class Response(Protocol):
+    """A request that was sent, and the head of its reply; the body can be handed over. The caller must `close` it."""
+
+    @property
+    def message(self) -> Message: ...
+
+    def hand_over(self, sink: Sink) -> None:
+        """From now on all of the body goes to `sink`, beginning with what is here already."""
+
+    def pause(self) -> None:
+        """Stop reading. Does nothing before `hand_over` and after the end."""
+
+    def resume(self) -> None:
+        """Go on reading, if it is stopped."""
+
+    def close(self) -> None:
+        """Nothing goes to the sink any more; what is not complete is broken off, and its connection closed."""
+
+
+class Pool(Protocol):
+    """The connections to one upstream: aiohttp's pool. Made on a running loop; `options` are `aiohttp.TCPConnector`'s."""
+
+    def __init__(self, url: URL, *, connect_s: float, field_bytes: int, fields: int, **options: Any) -> None: ...
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        chunked: bool = False,
+    ) -> Response:
+        """Send a request and wait for the head of its reply. A body that streams is sent meanwhile, and further; `headers`
+        say how it is framed.
+
+        A connection may break just when it is taken from the pool: what can be asked twice is (RFC 9112 §9.3.1). Raises
+        `RequestError` where the body failed on the way, `UpstreamGarbage`, ValueError for what would break the head,
+        aiohttp's exceptions, OSError."""
+
+    async def close(self) -> None: ...
+
+
+def pool_class(wanted: Wanted) -> type[Pool]:
+    """handover.py's, or where that does not fit the portable one. Needs a running loop."""
+    if not fits(wanted, "upstream side", _check):
+        return portable_upstream.Pool
+    from . import handover
+
+    return handover.Pool
+
+
+def _check() -> None:
+    from . import handover  # what it reaches into may not even be there
+
+    handover.check()
+
+
 class Attempt:
     """One request on its way at one upstream, from the head of the reply on. The caller must `close` it."""
 
-    def __init__(self, response: handover.Response, id: str) -> None:
+    def __init__(self, response: Response, id: str) -> None:
         self._response = response
         message = response.message
         version = f"{message.version.major}.{message.version.minor}"
@@ -43,8 +115,9 @@ class Attempt:
 
     @property
     def ends_with_connection(self) -> bool:
-        """The body's end looks the same whether or not it is complete."""
-        return self._response.ends_with_connection
+        """The body has neither a length nor chunks: its end looks the same whether or not it is complete."""
+        headers = self._response.message.headers
+        return "Content-Length" not in headers and "Transfer-Encoding" not in headers
 
 
 class Upstream:
@@ -57,14 +130,14 @@ class Upstream:
         self._url = URL(config.url)
         self._host = self._url.host_port_subcomponent or ""
         self._base_path = self._url.raw_path.rstrip("/")
-        self._pool: handover.Pool | None = None
+        self._pool: Pool | None = None
 
-    async def start(self) -> None:
+    async def start(self, make_pool: type[Pool]) -> None:
         """Open the pool (no connection is made yet)."""
         verify: ssl.SSLContext | bool = True
         if self._config.ca_file is not None:
             verify = ssl.create_default_context(cafile=str(self._config.ca_file))
-        self._pool = handover.Pool(
+        self._pool = make_pool(
             self._url,
             connect_s=self._config.connect_s,
             field_bytes=self._limits.header_field_bytes,
@@ -94,9 +167,8 @@ class Upstream:
         if isinstance(body, Chunks) and not chunked and (whole := body.whole()) is not None:
             body = whole  # nothing has to be written meanwhile
         try:
-            head = head_bytes(f"{request.method} {target} HTTP/1.1", headers)
-            response = await self._pool.send(request.method, head, body, chunked=chunked)
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as exc:
+            response = await self._pool.send(request.method, target, headers, body, chunked=chunked)
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise _translated(exc) from exc
         if response.message.code < 200:  # 101: nobody asked to switch protocols
             response.close()
@@ -142,8 +214,6 @@ def _translated(exc: Exception) -> UpstreamError | RequestError:
         return UpstreamError("no connection in time", "connect_timeout")
     if isinstance(exc, aiohttp.ClientConnectorError):
         return UpstreamError("no connection", "upstream_unreachable")
-    if isinstance(exc, HttpProcessingError):
-        return UpstreamGarbage("the head of the reply is not HTTP")
     if isinstance(exc, (aiohttp.ClientConnectionError, ConnectionError)):
         return UpstreamError("the connection broke before the head of the reply", "upstream_reset")
     if isinstance(exc, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from rigs import aimock as aimock_rig
 from rigs import llama as llama_rig
 from rigs import redis as redis_rig
+from rigs.aiohttp_paths import AIOHTTP_PATHS
 from rigs.penstock import Penstock, StartPenstock, Tables, configuration, run, toml
 from rigs.raw_upstream import RawUpstream, listen
 from rigs.redis import RedisServer
@@ -29,17 +31,38 @@ async def upstream(upstream_socket: socket.socket) -> AsyncIterator[RawUpstream]
         yield server
 
 
+AIOHTTP_PATH = os.environ.get("AIOHTTP_PATH", "auto")
+"""What modules run on that are not marked. `AIOHTTP_PATH=portable make test` runs all of them on the portable one."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of a module that is marked `aiohttp_paths` run on each of the proxy's ways to a model server."""
+    marked = metafunc.definition.get_closest_marker("aiohttp_paths") is not None
+    if marked and "aiohttp_path" in metafunc.fixturenames:
+        metafunc.parametrize("aiohttp_path", AIOHTTP_PATHS, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def penstock(upstream_socket: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPenstock]:
+def aiohttp_path(request: pytest.FixtureRequest) -> str:
+    """`[server] aiohttp`"""
+    client: str = getattr(request, "param", AIOHTTP_PATH)
+    return client
+
+
+@pytest.fixture(scope="module")
+def penstock(
+    upstream_socket: socket.socket, aiohttp_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartPenstock]:
     """`penstock(layer, ..., NAME="value")`: a proxy before the raw upstream, with these tables and environment variables.
 
     Within a module the same arguments give the same process."""
     running: dict[tuple[str, ...], Penstock] = {}
     url = f"http://127.0.0.1:{upstream_socket.getsockname()[1]}"
+    client = {"server": {"aiohttp": aiohttp_path}}
     with contextlib.ExitStack() as stack:
 
         def start(*layers: Tables, **variables: str) -> Penstock:
-            tables = configuration(url, *layers)
+            tables = configuration(url, client, *layers)
             key = (toml(tables), *(f"{name}={value}" for name, value in variables.items()))
             if key not in running:
                 running[key] = stack.enter_context(run(tables, tmp_path_factory.mktemp("penstock"), **variables))

@@ -23,6 +23,8 @@ from rigs.raw_upstream import (
 from rigs.waiting import until
 from rigs.wire import Wire
 
+pytestmark = pytest.mark.aiohttp_paths
+
 MiB = 1 << 20
 TOTAL_BYTES = 96 * MiB
 # What the kernel itself may hold (tcp_wmem and tcp_rmem, on both connections); the proxy's own share is far smaller.

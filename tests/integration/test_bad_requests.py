@@ -12,6 +12,8 @@ from rigs.raw_client import connect, get, post
 from rigs.raw_upstream import LAST_CHUNK, RawUpstream, chunk
 from rigs.wire import Message, details
 
+pytestmark = pytest.mark.aiohttp_paths
+
 BODY_BYTES = 10_000
 
 

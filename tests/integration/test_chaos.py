@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from rigs import faults
+from rigs.aiohttp_paths import told
 from rigs.penstock import RIG_POLICIES, Record, configuration, toml
 from rigs.raw_client import Address, RawClient, connect, post
 from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk
@@ -31,6 +32,8 @@ from proxy.exchange import Exchange
 from proxy.relay import Relay
 from proxy.server import Server
 from proxy.values import TCPAddress
+
+pytestmark = pytest.mark.aiohttp_paths
 
 STREAMS = 500
 EVENTS = 30
@@ -132,7 +135,7 @@ class Plan(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def serving(upstream: RawUpstream, folder: Path) -> AsyncIterator[Server]:
+async def serving(upstream: RawUpstream, aiohttp_path: str, folder: Path) -> AsyncIterator[Server]:
     chain = [
         {"use": "cors", "allow_origins": ["*"]},
         {"use": "idle_timeout", "first_byte_s": SILENCE_S, "silence_s": SILENCE_S, "deadline_s": 40.0},
@@ -141,7 +144,12 @@ async def serving(upstream: RawUpstream, folder: Path) -> AsyncIterator[Server]:
         {"use": "compression"},
     ]
     routes = {"all": {"path": "/pass"}, "read": {"path": "/read", "rewrite": "/", "upstream": "model"}}
-    layer = {"policy": chain, "routes": routes, "upstreams": {"model": {"pool_idle_s": 0.2}}}
+    layer = {
+        "policy": chain,
+        "routes": routes,
+        "upstreams": {"model": {"pool_idle_s": 0.2}},
+        "server": {"aiohttp": aiohttp_path},
+    }
     (folder / "penstock.toml").write_text(toml(configuration(upstream.url, layer)))
     async with Server(load(folder / "penstock.toml")) as server:
         yield server
@@ -204,14 +212,19 @@ def enough_files() -> Iterator[None]:
 @pytest.mark.usefixtures("enough_files")
 @pytest.mark.parametrize("seed", [20_240_229])
 async def test_storm(
-    seed: int, upstream: RawUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    seed: int,
+    upstream: RawUpstream,
+    aiohttp_path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     print(f"seed {seed}")
     monkeypatch.syspath_prepend(str(RIG_POLICIES))
     luck = random.Random(seed)
     plans = [Plan.draw(number, luck) for number in range(STREAMS)]
     began = time.monotonic()
-    async with serving(upstream, tmp_path) as server:
+    async with serving(upstream, aiohttp_path, tmp_path) as server:
         bound = server.addresses["main"]
         assert isinstance(bound, TCPAddress)
         before = Census.take()
@@ -227,17 +240,20 @@ async def test_storm(
         assert b"penstock_open_connections 0.0" in server.metrics.expose("")[1]
     assert time.monotonic() - began < MOST_S
     records = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
-    each_is_logged_once(plans, records, {request.head.get("X-Request-Id") for request in upstream.requests})
+    ends = {name: told(aiohttp_path, f"{name}, in the storm", end) for name, (_, end) in UPSTREAMS.items()}
+    each_is_logged_once(plans, ends, records, {request.head.get("X-Request-Id") for request in upstream.requests})
 
 
-def each_is_logged_once(plans: list[Plan], records: list[Record], arrived: set[str | None]) -> None:
+def each_is_logged_once(
+    plans: list[Plan], ends: dict[str, OutcomeKind], records: list[Record], arrived: set[str | None]
+) -> None:
     counted = collections.Counter(record["id"] for record in records if record["id"].startswith("storm-"))
     assert [name for name, count in counted.items() if count != 1] == []
     assert arrived <= counted.keys()
     outcomes = {record["id"]: OutcomeKind(record["outcome"]) for record in records}
-    assert set(outcomes.values()) >= {expected for _, expected in UPSTREAMS.values()} | {OutcomeKind.CLIENT_GONE}
+    assert set(outcomes.values()) >= {*ends.values(), OutcomeKind.CLIENT_GONE}
     for plan in plans:
-        expected = UPSTREAMS[plan.upstream][1]
+        expected = ends[plan.upstream]
         if plan.cut_request:
             assert outcomes.get(plan.id, OutcomeKind.REFUSED) in (OutcomeKind.REFUSED, OutcomeKind.CLIENT_GONE), plan
         elif plan.client == "leaves":

@@ -12,6 +12,8 @@ from rigs.raw_client import RawClient, connect, get, post
 from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk
 from rigs.waiting import until
 
+pytestmark = pytest.mark.aiohttp_paths
+
 LEAVE: dict[str, Callable[[RawClient], None]] = {"closes": RawClient.close, "resets": RawClient.reset}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
 from rigs.penstock import StartPenstock
 from rigs.raw_client import RawClient, connect, get
 from rigs.raw_upstream import RawUpstream
 from rigs.wire import details
+
+pytestmark = pytest.mark.aiohttp_paths
 
 
 async def is_refused(client: RawClient) -> None:

@@ -16,15 +16,18 @@ from rigs.raw_upstream import CHAT_EVENTS, LAST_CHUNK, Held, RawUpstream, Upstre
 from rigs.waiting import until
 from rigs.wire import details
 
+pytestmark = pytest.mark.aiohttp_paths
+
 LONG = {"server": {"drain_s": 600.0}}
 SHORT = {"server": {"drain_s": 0.2}}
 
 
 @pytest.fixture
-def start(upstream: RawUpstream, tmp_path: Path) -> Iterator[Callable[..., Penstock]]:
+def start(upstream: RawUpstream, aiohttp_path: str, tmp_path: Path) -> Iterator[Callable[..., Penstock]]:
     """A proxy of the test's own: it ends with the test."""
+    client = {"server": {"aiohttp": aiohttp_path}}
     with ExitStack() as stack:
-        yield lambda *layers: stack.enter_context(run(configuration(upstream.url, *layers), tmp_path))
+        yield lambda *layers: stack.enter_context(run(configuration(upstream.url, client, *layers), tmp_path))
 
 
 async def begins_to_drain(proxy: Penstock) -> None:

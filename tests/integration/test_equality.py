@@ -17,6 +17,8 @@ from rigs.raw_client import connect, post
 from rigs.raw_upstream import LAST_CHUNK, RawUpstream, chunk, replies
 from rigs.wires import JSON, NDJSON, SSE
 
+pytestmark = pytest.mark.aiohttp_paths
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MEDIA_TYPES = {".sse": SSE, ".ndjson": NDJSON, ".json": JSON}
 FILES = sorted(path for path in FIXTURES.rglob("*") if path.suffix in MEDIA_TYPES)

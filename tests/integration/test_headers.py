@@ -11,6 +11,8 @@ from rigs.raw_client import connect, get, post
 from rigs.raw_upstream import RawUpstream, reply
 from rigs.wire import details
 
+pytestmark = pytest.mark.aiohttp_paths
+
 
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:

@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam, ChatCompletionToolParam
 from rigs import raw_upstream, tiny_model
+from rigs.aiohttp_paths import told
 from rigs.penstock import Penstock, StartPenstock, Tables
 from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, RawUpstream, chunk, reply
 
@@ -204,28 +205,29 @@ async def test_timeout_of_the_proxy(penstock: StartPenstock, upstream: RawUpstre
     assert (caught.value.status_code, caught.value.code) == (504, "first_byte_timeout")
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
-        raw_upstream.then_resets(STREAM_HEAD + chunk(CHAT_EVENTS[0] + CHAT_EVENTS[1][:30])),
-        raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0]) + b"zz\r\n"),
-    ],
-    ids=["truncation", "reset", "garbage"],
-)
-async def test_stream_that_is_cut_raises(guarded: Penstock, upstream: RawUpstream, script: raw_upstream.Script) -> None:
-    upstream.script = script
+CUTS = {
+    "truncation": raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0])),
+    "reset": raw_upstream.then_resets(STREAM_HEAD + chunk(CHAT_EVENTS[0] + CHAT_EVENTS[1][:30])),
+    "garbage": raw_upstream.then_closes(STREAM_HEAD + chunk(CHAT_EVENTS[0]) + b"zz\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", CUTS)
+async def test_stream_that_is_cut_raises(
+    guarded: Penstock, upstream: RawUpstream, aiohttp_path: str, case: str
+) -> None:
+    upstream.script = CUTS[case]
     texts = []
     async with openai.AsyncOpenAI(base_url=f"{guarded.url}/v1", api_key="none", max_retries=0) as client:
-        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
 
         async def read() -> None:
+            stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
             async for part in stream:
                 texts.append(part.choices[0].delta.content)
 
         with pytest.raises(openai.APIError):
             await read()
-    assert texts == ["one"]
+    assert texts == told(aiohttp_path, f"{case}, with the head", ["one"])
 
 
 async def test_refusal_of_a_policy(penstock: StartPenstock, upstream: RawUpstream) -> None:

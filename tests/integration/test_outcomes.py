@@ -15,6 +15,8 @@ from rigs.raw_upstream import CHAT_EVENTS, STREAM_HEAD, RawUpstream, Script, chu
 
 from proxy.errors import OutcomeKind
 
+pytestmark = pytest.mark.aiohttp_paths
+
 POLICIES = (
     {"use": "rig_refuse", "name": "refuse"},
     {"use": "idle_timeout", "name": "hurry", "first_byte_s": 0.1},

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
+from rigs.aiohttp_paths import told
 from rigs.penstock import Penstock, Record, StartPenstock, Tables, side_by_side
 from rigs.raw_client import RawClient, connect, post
 from rigs.raw_upstream import LAST_CHUNK, RawUpstream, UpstreamConnection, chunk
@@ -26,6 +28,8 @@ from policies.redaction.json_text import TextRedactor
 from proxy.dialects import choose
 from proxy.dialects.base import Call, Channel, Kind
 from proxy.messages import Headers, ResponseHead
+
+pytestmark = pytest.mark.aiohttp_paths
 
 STREAMS = 1000
 AT_ONCE = 40
@@ -262,7 +266,7 @@ def chain() -> Tables:
     return {"policy": policies, "routes": {**dialects, "other": {"dialect": "generic"}}}
 
 
-async def test_nothing_leaks(penstock: StartPenstock, upstream: RawUpstream) -> None:
+async def test_nothing_leaks(penstock: StartPenstock, upstream: RawUpstream, aiohttp_path: str) -> None:
     luck = random.Random(20_240_229)
     secrets: list[str] = []
     plans = [Plan.draw(number, luck, secrets) for number in range(STREAMS)]
@@ -282,7 +286,8 @@ async def test_nothing_leaks(penstock: StartPenstock, upstream: RawUpstream) -> 
         if plan.client == "reads" and records[plan.id]["outcome"] == "complete":
             assert came == whole, plan.id
     kinds = collections.Counter(record["outcome"] for record in records.values())
-    assert min(kinds[name] for name in ("complete", "stopped", "client_gone", "timeout", "upstream_error")) > 20, kinds
+    reset = told(aiohttp_path, "resets, among a thousand streams", "upstream_error")
+    assert min(kinds[name] for name in ("complete", "stopped", "client_gone", "timeout", reset)) > 20, kinds
     async with httpx.AsyncClient() as client:
         metrics = (await client.get(f"{proxy.admin_url}/metrics")).text
     assert 'penstock_policy_redactions_total{entity="EMAIL",policy="redaction",where="reply"}' in metrics

@@ -12,6 +12,8 @@ from rigs.raw_client import connect, get
 from rigs.raw_upstream import STREAM_HEAD, RawUpstream, UpstreamConnection, chunk
 from rigs.wire import details
 
+pytestmark = pytest.mark.aiohttp_paths
+
 FOREVER = 15_000  # bytes that a field may have
 
 

@@ -15,6 +15,8 @@ from rigs.wire import details
 
 from proxy.errors import FAULTS
 
+pytestmark = pytest.mark.aiohttp_paths
+
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:

@@ -14,6 +14,8 @@ from rigs.raw_upstream import RawUpstream, chunk
 from rigs.wire import Message, details
 from rigs.wires import JSON, WIRES, WORDS, Wire
 
+pytestmark = pytest.mark.aiohttp_paths
+
 ROUTES = ("unread", "read", "redacted")
 ENDS: dict[str, Callable[[str, bytes], bytes]] = {
     "its connection": lambda head, body: f"{head}\r\n".encode() + body,

@@ -68,9 +68,9 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for what in ("start", "stop"):
         original = getattr(Upstream, what)
 
-        async def note(self: Upstream, what: str = what, original: Any = original) -> None:
+        async def note(self: Upstream, *given: Any, what: str = what, original: Any = original) -> None:
             written.append(f"{self.name} {what}")
-            await original(self)
+            await original(self, *given)
 
         monkeypatch.setattr(Upstream, what, note)
 

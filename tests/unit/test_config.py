@@ -24,7 +24,7 @@ def test_the_smallest_file_and_its_defaults(read: Callable[[str], Config]) -> No
     assert config.listeners["main"].address == TCPAddress("127.0.0.1", 8080)
     assert config.admin.address == TCPAddress("127.0.0.1", 9090)
     assert (config.server.workers, config.server.drain_s, config.server.trusted_proxies) == (1, 30.0, 0)
-    assert config.server.hang_s == 30.0
+    assert (config.server.hang_s, config.server.aiohttp) == (30.0, "auto")
     assert config.limits.model_dump() == {
         "request_line_bytes": 8190,
         "header_field_bytes": 16384,

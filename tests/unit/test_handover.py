@@ -4,58 +4,23 @@ own name."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
+from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, End, Receiver, ask, played, text_of
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, listen, replies, reply
 from rigs.waiting import until
 from yarl import URL
 
 from proxy import handover
-from proxy.errors import PenstockError
-from proxy.handover import Pool, Response
+from proxy.errors import UpstreamGarbage
+from proxy.handover import Pool
 from proxy.messages import Headers
 from proxy.sink import on_informational
-
-UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\n"
-
-
-class Receiver:
-    """A `Sink` that writes down what it is given, and fails where it is given anything after the end."""
-
-    def __init__(self) -> None:
-        self.reads: list[bytes] = []
-        self.end = ""
-        """ "eof" or the details of the failure; "" while neither came."""
-        self.on_feed: Callable[[], object] = lambda: None
-
-    def feed(self, data: bytes) -> None:
-        assert not self.end, "data after the end"
-        self.reads.append(data)
-        self.on_feed()
-
-    def eof(self) -> None:
-        self._ended("eof")
-
-    def failed(self, error: PenstockError) -> None:
-        self._ended(error.details)
-
-    def _ended(self, how: str) -> None:
-        assert not self.end, "a second end"
-        self.end = how
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.reads)
-
-    async def ended(self) -> str:
-        return await until(lambda: self.end, "the end of the body")
 
 
 @pytest.fixture
@@ -70,38 +35,6 @@ async def pool(upstream: RawUpstream) -> AsyncIterator[Pool]:
     made = Pool(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
     yield made
     await made.close()
-
-
-async def ask(pool: Pool, method: str = "GET", body: bytes | AsyncIterator[bytes] | None = None) -> Response:
-    """The reply to a request of this kind; a body is sent in chunks."""
-    fields = "" if body is None else "Transfer-Encoding: chunked\r\n"
-    head = f"{method} / HTTP/1.1\r\nHost: model\r\n{fields}\r\n".encode()
-    return await pool.send(method, head, body, chunked=body is not None)
-
-
-async def text_of(response: Response) -> bytes:
-    """The whole body, which must end well; then the response is closed."""
-    response.hand_over(sink := Receiver())
-    assert await sink.ended() == "eof"
-    response.close()
-    return sink.body
-
-
-@contextlib.asynccontextmanager
-async def played(
-    upstream: RawUpstream, pool: Pool, head: bytes, method: str = "GET"
-) -> AsyncIterator[tuple[UpstreamConnection, Response]]:
-    """A reply of which the upstream has sent `head`; what follows is the test's."""
-
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(head)
-        await connection.ended()
-
-    upstream.script = script
-    response = await ask(pool, method)
-    yield await upstream.connection(), response
-    response.close()
 
 
 async def test_one_read_is_one_feed(upstream: RawUpstream, pool: Pool) -> None:
@@ -212,31 +145,6 @@ async def test_a_reply_that_came_whole(
         assert (sink.body, sink.end) == (body, "eof")
 
 
-class End:
-    """How a connection can end, and what the sink is to be told then."""
-
-    def __init__(self, head: bytes, rest: bytes, end: str, details: str) -> None:
-        self.head = head
-        self.rest = rest
-        self.end = end  # "", "close" or "reset"
-        self.details = details
-
-
-ENDS = {
-    "last chunk": End(STREAM_HEAD, LAST_CHUNK, "", "eof"),
-    "length reached": End(reply(b"123")[:-1], b"3", "", "eof"),
-    "close, which is the end": End(UNTIL_CLOSED, b"", "close", "eof"),
-    "close before the last chunk": End(STREAM_HEAD, b"", "close", "upstream_truncated"),
-    "close in a chunk": End(STREAM_HEAD, b"5\r\nhal", "close", "upstream_truncated"),
-    "close before the length": End(reply(b"123")[:-1], b"", "close", "upstream_truncated"),
-    "reset before the last chunk": End(STREAM_HEAD, b"", "reset", "upstream_reset"),
-    "reset before the length": End(reply(b"123")[:-1], b"", "reset", "upstream_reset"),
-    "reset where a close would be the end": End(UNTIL_CLOSED, b"", "reset", "upstream_reset"),
-    "no chunk size": End(STREAM_HEAD, b"zz\r\n", "", "upstream_garbage"),
-    "a chunk longer than its size": End(STREAM_HEAD, b"1\r\nlong\r\n", "", "upstream_garbage"),
-}
-
-
 @pytest.mark.parametrize("case", ENDS.values(), ids=list(ENDS))
 async def test_each_end_has_its_own_name(upstream: RawUpstream, pool: Pool, case: End) -> None:
     async with played(upstream, pool, case.head) as (connection, response):
@@ -260,27 +168,14 @@ async def test_what_stands_before_a_bad_chunk_is_delivered(upstream: RawUpstream
         assert sink.body == b"good"
 
 
-BODY_WHERE_THERE_IS_NONE = reply(b"", "Content-Length: 4", length=False) + b"body"
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "body", "end"),
-    [
-        ("GET", STREAM_HEAD + chunk(b"good") + b"zz\r\n", b"good", "upstream_garbage"),
-        ("GET", b"HTTP/1.1 103 Early Hints\r\n\r\n" + STREAM_HEAD + b"zz\r\n", b"", "upstream_garbage"),
-        ("GET", reply(b"whole") + b"and more", b"whole", "eof"),
-        ("HEAD", BODY_WHERE_THERE_IS_NONE, b"", "eof"),
-        ("GET", reply(b"body", status="204 No Content"), b"", "eof"),
-    ],
-    ids=["bad chunk", "bad chunk after a hint", "another reply", "body after HEAD", "body of a 204"],
-)
+@pytest.mark.parametrize("case", BEHIND_THE_HEAD.values(), ids=list(BEHIND_THE_HEAD))
 async def test_what_is_wrong_behind_a_head_leaves_the_head_alone(
-    upstream: RawUpstream, pool: Pool, method: str, answer: bytes, body: bytes, end: str
+    upstream: RawUpstream, pool: Pool, case: Behind
 ) -> None:
     """All in one read."""
-    async with played(upstream, pool, answer, method) as (connection, response):
+    async with played(upstream, pool, case.answer, case.method) as (connection, response):
         response.hand_over(sink := Receiver())
-        assert (sink.body, sink.end) == (body, end)
+        assert (sink.body, sink.end) == (case.body, case.end)
         await connection.ended()  # it cannot be used again
 
 
@@ -324,7 +219,7 @@ async def test_a_connection_that_does_not_take_what_is_to_be_sent_is_closed_too(
         await asyncio.Event().wait()
 
     upstream.script = script
-    task = asyncio.create_task(pool.send("POST", b"POST / HTTP/1.1\r\n\r\n", b"x" * (64 << 20)))
+    task = asyncio.create_task(pool.send("POST", "/", Headers(), b"x" * (64 << 20)))
     await asked.wait()
     connection = await upstream.connection()
     task.cancel()
@@ -553,7 +448,7 @@ async def test_a_server_that_speaks_first(upstream: RawUpstream, pool: Pool) -> 
         await connection.ended()
 
     upstream.script = script
-    with pytest.raises((aiohttp.ServerDisconnectedError, HttpProcessingError)):
+    with pytest.raises((aiohttp.ServerDisconnectedError, UpstreamGarbage)):
         await ask(pool, "POST")
 
 
@@ -594,7 +489,7 @@ async def test_interim_replies_that_nobody_asked_for_are_dropped(upstream: RawUp
 # The check at start
 
 
-def test_the_installed_aiohttp_is_as_expected() -> None:
+async def test_the_installed_aiohttp_is_as_expected() -> None:
     handover.check()
 
 
@@ -608,16 +503,46 @@ def test_the_installed_aiohttp_is_as_expected() -> None:
         (aiohttp.BaseConnector, "connect"),
     ],
 )
-def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+async def test_another_aiohttp_is_named_with_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
     monkeypatch.delattr(owner, name)
     with pytest.raises(RuntimeError, match=name):
         handover.check()
 
 
-def test_a_connector_without_our_way_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connector_without_our_way_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(self: aiohttp.BaseConnector) -> None:
         """Makes its connections in some other way."""
 
     monkeypatch.setattr(aiohttp.BaseConnector, "__init__", init)
     with pytest.raises(RuntimeError, match="BaseConnector"):
+        handover.check()
+
+
+def forgets(self: object, data: bytes, size: int = 0) -> bool:
+    return False
+
+
+def is_called_otherwise(self: object, *, params: object) -> None:
+    pass
+
+
+async def takes_more(self: object, request: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "instead"),
+    [
+        (handover._Reader, "feed_data", forgets),
+        (ResponseHandler, "set_response_params", is_called_otherwise),
+        (aiohttp.BaseConnector, "connect", takes_more),
+    ],
+)
+async def test_an_aiohttp_that_only_looks_the_same_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, instead: object
+) -> None:
+    monkeypatch.setattr(owner, name, instead)
+    with pytest.raises(RuntimeError, match="works differently"):
         handover.check()

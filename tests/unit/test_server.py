@@ -44,7 +44,7 @@ from proxy.config import (
     StateConfig,
     UpstreamConfig,
 )
-from proxy.downstream import Connection
+from proxy.connection import Connection
 from proxy.errors import OutcomeKind
 from proxy.exchange import Exchange
 from proxy.messages import Request

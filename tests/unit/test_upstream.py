@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
+from aiohttp import client_proto
 from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.http import HttpProcessingError
+from rigs.aiohttp_paths import Receiver
 from rigs.raw_upstream import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -24,36 +26,15 @@ from rigs.raw_upstream import (
     then_closes,
     then_resets,
 )
-from rigs.waiting import until
 from rigs.wire import Message
 
-from proxy import handover
+from proxy import handover, portable_upstream
 from proxy.config import Limits, UpstreamConfig
 from proxy.errors import PenstockError, RequestError, UpstreamError, UpstreamGarbage
 from proxy.messages import Chunks, Request
 from proxy.secrets import Secret
 from proxy.testing import make_request
-from proxy.upstream import Attempt, Upstream
-
-
-class Receiver:
-    """A `Sink`."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.end = ""
-
-    def feed(self, data: bytes) -> None:
-        self.body += data
-
-    def eof(self) -> None:
-        self.end = "eof"
-
-    def failed(self, error: PenstockError) -> None:
-        self.end = self.end or error.details
-
-    async def ended(self) -> str:
-        return await until(lambda: self.end, "the end of the body")
+from proxy.upstream import Attempt, Pool, Upstream, pool_class
 
 
 @pytest.fixture
@@ -66,13 +47,14 @@ async def server() -> AsyncIterator[RawUpstream]:
 class Upstreams:
     """Makes upstreams, and stops them all at the end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, client: type[Pool]) -> None:
         self._url = url
+        self._client = client
         self._made: list[Upstream] = []
 
     async def __call__(self, base_path: str = "", **keys: Any) -> Upstream:
         upstream = Upstream("model", UpstreamConfig(url=self._url + base_path, **keys), Limits())
-        await upstream.start()
+        await upstream.start(self._client)
         self._made.append(upstream)
         return upstream
 
@@ -81,9 +63,15 @@ class Upstreams:
             await upstream.stop()
 
 
+@pytest.fixture(params=[handover.Pool, portable_upstream.Pool], ids=["handover", "portable"])
+def client(request: pytest.FixtureRequest) -> type[Pool]:
+    made: type[Pool] = request.param
+    return made
+
+
 @pytest.fixture
-async def connected(server: RawUpstream) -> AsyncIterator[Upstreams]:
-    upstreams = Upstreams(server.url)
+async def connected(server: RawUpstream, client: type[Pool]) -> AsyncIterator[Upstreams]:
+    upstreams = Upstreams(server.url, client)
     yield upstreams
     await upstreams.stop()
 
@@ -387,11 +375,11 @@ async def test_no_head_comes(server: RawUpstream, connected: Upstreams, script: 
     assert isinstance(caught.value, UpstreamGarbage) is (details == "upstream_garbage")
 
 
-async def test_nobody_listens() -> None:
+async def test_nobody_listens(client: type[Pool]) -> None:
     with listen() as listener:
         port = listener.getsockname()[1]
     upstream = Upstream("model", UpstreamConfig(url=f"http://127.0.0.1:{port}"), Limits())
-    await upstream.start()
+    await upstream.start(client)
     with pytest.raises(UpstreamError) as caught:
         await upstream.open(make_request(), "/", identity=False)
     assert caught.value.details == "upstream_unreachable"
@@ -413,19 +401,23 @@ FOREIGN: list[tuple[Exception, type[PenstockError], str]] = [
     (aiohttp.ServerDisconnectedError(), UpstreamError, "upstream_reset"),
     (aiohttp.ClientOSError(104, "reset"), UpstreamError, "upstream_reset"),
     (ConnectionResetError(), UpstreamError, "upstream_reset"),
-    (HttpProcessingError(message="no HTTP"), UpstreamGarbage, "upstream_garbage"),
     (ValueError("a line break in a header field"), RequestError, "malformed_request"),
 ]
 
 
 @pytest.mark.parametrize(("foreign", "kind", "details"), FOREIGN, ids=lambda value: type(value).__name__)
 async def test_foreign_errors_are_translated_at_the_border(
-    monkeypatch: pytest.MonkeyPatch, connected: Upstreams, foreign: Exception, kind: type[PenstockError], details: str
+    monkeypatch: pytest.MonkeyPatch,
+    client: type[Pool],
+    connected: Upstreams,
+    foreign: Exception,
+    kind: type[PenstockError],
+    details: str,
 ) -> None:
     async def send(*_: object, **__: object) -> None:
         raise foreign
 
-    monkeypatch.setattr(handover.Pool, "send", send)
+    monkeypatch.setattr(client, "send", send)
     upstream = await connected()
     with pytest.raises(PenstockError) as caught:
         await upstream.open(make_request(), "/", identity=False)
@@ -475,3 +467,41 @@ async def test_a_request_body_that_breaks_after_the_head_ends_the_reply(
         attempt.attach(sink)
     assert await sink.ended() == "malformed_body"
     attempt.close()
+
+
+# Which client
+
+
+async def test_the_one_that_hands_over_where_it_fits(caplog: pytest.LogCaptureFixture) -> None:
+    assert pool_class("auto") is handover.Pool
+    assert pool_class("portable") is portable_upstream.Pool
+    assert caplog.records == []
+
+
+async def test_the_portable_one_where_it_does_not_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(aiohttp.StreamReader, "read_nowait")
+    assert pool_class("auto") is portable_upstream.Pool
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "StreamReader.read_nowait" in record.getMessage()
+    reason = f"aiohttp {aiohttp.__version__} is built differently: StreamReader.read_nowait"
+    assert record.__dict__["fields"] == {"event": "aiohttp_unknown", "part": "upstream side", "reason": reason}
+
+
+async def test_the_portable_one_where_the_other_cannot_even_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "proxy.handover")
+    monkeypatch.delattr("proxy.handover")
+    monkeypatch.delattr(client_proto, "ResponseHandler")
+    assert pool_class("auto") is portable_upstream.Pool
+    assert "ResponseHandler" in caplog.text
+
+
+async def test_what_is_forced_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "proxy.handover")
+    monkeypatch.delattr("proxy.handover")
+    assert pool_class("portable") is portable_upstream.Pool
+    assert "proxy.handover" not in sys.modules
