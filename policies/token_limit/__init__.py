@@ -19,7 +19,8 @@ or in all.
   the client (429), but charged as it was stated: the model has written it. With "pace" it waits, as above.
 
 What cannot be read as text (sound, images, what is not in its dialect) counts by its size, a token for each four bytes.
-Requests without a body (a list of models) are let through.
+Requests without a body (a list of models) are let through, but for those that ask for a reply which the model server has
+written in the background: each of its tokens is charged once, to whom it is handed out first (`kept.py`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from proxy.values import Positive, Seconds
 from .account import Account
 from .budget import Budget, TokenWindow
 from .hand import Hand
+from .kept import Kept
 from .stream import TokenLimitStream, refusal_fields
 
 
@@ -80,9 +82,11 @@ class TokenLimit(Policy[TokenLimitConfig]):
         tokens.counter(self.config.tokenizer)  # which takes a while the first time
 
     async def admit(self, request: Request) -> PolicyStream | Reply | None:
+        call = request.call
+        if call.kept_id is not None:
+            return await self._admit_again(request, Kept(self.host, call.kept_id))
         if not request.body:
             return None
-        call = request.call
         counter = tokens.counter(self.config.tokenizer)
         prompt_tokens = max(1, counter.estimate(call.texts) + call.token_ids)
         most = None if call.max_output_tokens is None else call.max_output_tokens * call.choices
@@ -100,6 +104,19 @@ class TokenLimit(Policy[TokenLimitConfig]):
         finally:
             if not admitted:
                 account.close(0, 0)
+
+    async def _admit_again(self, request: Request, kept: Kept) -> PolicyStream | Reply:
+        """For a reply that is kept. There is no prompt, and as long as nothing is handed out nothing needs room."""
+        try:
+            await kept.look()
+        except StateError as error:
+            self._budget.count_error(1)
+            if self.config.on_state_error == "refuse":
+                return Reply(details=error.details)
+        who = identity.of(self.config.per, request)
+        account = Account(self._budget, self._hands, who, None, covered=kept.output_tokens)
+        counter = tokens.counter(self.config.tokenizer)
+        return TokenLimitStream(self.config, self.host, account, counter, 0, request, kept)
 
     async def _open(self, account: Account, prompt_tokens: int) -> Reply | None:
         try:

@@ -15,11 +15,15 @@ from .hand import Grants, Hand
 
 
 class Account:
-    """`most_output` is how many tokens of output the exchange asks for (None: it does not say).
+    """`most_output` is how many tokens of output the exchange asks for (None: it does not say); so many of them as are
+    `covered` were charged before.
 
-    `open` it once, then `cover` what is delivered; `close` it once, also after an `open` that failed."""
+    `open` it once, or not where it has no input; then `cover` what is delivered; `close` it once, also after an `open` that
+    failed."""
 
-    def __init__(self, budget: Budget, hands: dict[str, Hand], who: str, most_output: int | None) -> None:
+    def __init__(
+        self, budget: Budget, hands: dict[str, Hand], who: str, most_output: int | None, *, covered: int = 0
+    ) -> None:
         self.levels: Sequence[tuple[What, Sequence[Level]]] = ()
         """How full the windows were at admission."""
         self._budget = budget
@@ -29,7 +33,7 @@ class Account:
         self._input = 0  # reserved
         self._grants: Grants = ()  # by these
         self._drawn = 0
-        self._covered = 0  # drawn, or assumed while the store had no answer
+        self._covered = covered  # drawn, or assumed while the store had no answer
         self.hand = hands.get(who) or hands.setdefault(who, Hand(budget, who))
         self.hand.users.add(self)
 

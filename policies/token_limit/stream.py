@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proxy import ratelimit
-from proxy.dialects.base import DialectStream, Parsed, Usage
+from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed, Usage
 from proxy.errors import Outcome, OutcomeKind, StateError
 from proxy.framing import Event
 from proxy.messages import Headers, Request, ResponseHead
@@ -18,6 +18,7 @@ from proxy.tokens import BYTES_PER_TOKEN, Counter
 from .account import Account
 from .budget import Refused, What
 from .hand import STEP_S
+from .kept import Kept
 
 if TYPE_CHECKING:
     from . import TokenLimitConfig
@@ -49,8 +50,19 @@ def refusal_fields(name: str, refused: Refused) -> Headers:
     return headers
 
 
+def _said_once(deltas: Sequence[Delta]) -> list[Delta]:
+    """Without the thoughts that an event says a second time under another name, as vLLM and OpenRouter do."""
+    thoughts: dict[tuple[int | None, str], Channel] = {}
+    return [
+        (channel, text)
+        for channel, text in deltas
+        if channel.kind is not Kind.REASONING or thoughts.setdefault((channel.choice, text), channel) == channel
+    ]
+
+
 class TokenLimitStream(PolicyStream):
-    """`prompt_tokens` is the estimate of the input that `account` has reserved, beside a first lease."""
+    """`prompt_tokens` is the estimate of the input that `account` has reserved, beside a first lease. `kept` is the reply that
+    is asked for again, where it is."""
 
     def __init__(
         self,
@@ -60,6 +72,7 @@ class TokenLimitStream(PolicyStream):
         counter: Counter,
         prompt_tokens: int,
         request: Request,
+        kept: Kept | None = None,
     ) -> None:
         self._config = config
         self._host = host
@@ -67,6 +80,7 @@ class TokenLimitStream(PolicyStream):
         self._counter = counter
         self._prompt_tokens = prompt_tokens
         self._request = request
+        self._kept = kept
         self._reply: DialectStream | None = None
         self._in_deltas = True  # the reply is a stream; else each event has whole texts
         self._hides_usage = False
@@ -75,7 +89,8 @@ class TokenLimitStream(PolicyStream):
         # Tokens
         self._tally = counter.tally()
         self._counted = 0  # of the events that were looked at, by the tally
-        self._estimated = 0  # and of what it cannot count
+        # And of what it cannot count, or did not see: who resumes a stream was charged for what came before.
+        self._estimated = kept.output_tokens if kept is not None and request.call.resumes else 0
         self._stated = 0  # by the upstream, so far
         self._looked_at: Event | None = None  # the last one; it is offered again where it had to wait
         self._delivered = 0
@@ -128,8 +143,15 @@ class TokenLimitStream(PolicyStream):
                 output_tokens = max(output_tokens, self._delivered)
         elif self._begun and outcome.kind in _PROMPT_MAY_BE_READ and outcome.details != "connect_timeout":
             prompt_tokens = self._prompt_tokens
-        self._used = Usage(prompt_tokens, output_tokens)
-        self._account.close(prompt_tokens, output_tokens)
+        kept = self._kept
+        if kept is None and self._reply is not None and self._reply.kept_as is not None:
+            kept = Kept(self._host, self._reply.kept_as)
+        if kept is None:
+            self._used = Usage(prompt_tokens, output_tokens)
+            self._account.close(prompt_tokens, output_tokens)
+        else:
+            self._used = Usage(*kept.beyond(prompt_tokens, output_tokens))
+            self._host.spawn(kept.settle(self._account, prompt_tokens, output_tokens))
 
     def facts(self) -> Mapping[str, int | str]:
         facts: dict[str, int | str] = {
@@ -149,12 +171,15 @@ class TokenLimitStream(PolicyStream):
         """Count an event, and note what the upstream states with it; also of one that nobody gets: the tokens were
         spent."""
         self._looked_at = event
+        if self._kept is not None and not self._in_deltas and self._reply is not None and self._reply.kept_as is None:
+            return  # it was not written in the background, but in the exchange that asked for it
         if parsed.usage is not None or self._usage_is_final:
             self._note_usage(parsed)
         if not parsed.known:
             self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
         elif self._in_deltas:
-            self._counted = self._tally.add(parsed.deltas)
+            deltas = parsed.deltas
+            self._counted = self._tally.add(deltas if len(deltas) < 2 else _said_once(deltas))
             if parsed.usage is not None and parsed.deltas:  # else it comes too late to keep anything back
                 self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
         else:
@@ -164,7 +189,7 @@ class TokenLimitStream(PolicyStream):
         stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens
         if stated is not None:
             return stated
-        return self._counter.estimate(text for channel, text in parsed.deltas if not channel.repeated)
+        return self._counter.estimate(text for channel, text in _said_once(parsed.deltas) if not channel.repeated)
 
     def _note_usage(self, parsed: Parsed) -> None:
         if parsed.deltas:

@@ -108,9 +108,14 @@ class Parsed(msgspec.Struct, gc=False):
 class Call:
     """What a request asks of the model. Neutral defaults where it does not say or is no model call.
 
-    `texts` are all that the model is to read, also descriptions of tools; `token_ids` counts what is no text any more."""
+    `texts` are all that the model is to read, also descriptions of tools; `token_ids` counts what is no text any more.
+    `kept_id`: the request is for no new reply, but about one that the upstream keeps under this id. `resumes`: of that, for
+    the events after one that the client has."""
 
-    __slots__ = ("choices", "document", "max_output_tokens", "model", "stream", "texts", "token_ids", "wants_usage")
+    __slots__ = (
+        "choices", "document", "kept_id", "max_output_tokens", "model", "resumes", "stream", "texts", "token_ids",
+        "wants_usage",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -123,6 +128,8 @@ class Call:
         texts: Sequence[str] = (),
         token_ids: int = 0,
         document: Any = None,
+        kept_id: str | None = None,
+        resumes: bool = False,
     ) -> None:
         self.model = model
         self.stream = stream
@@ -132,6 +139,8 @@ class Call:
         self.texts = texts
         self.token_ids = token_ids
         self.document = document
+        self.kept_id = kept_id
+        self.resumes = resumes
 
 
 class DialectStream(Protocol):
@@ -192,6 +201,10 @@ class DialectStream(Protocol):
 
     counted: Usage | None
     """What a policy has counted, for the ending of a stream whose client asked for usage. None: nobody counts."""
+
+    kept_as: str | None
+    """The id under which the upstream writes on and hands out the reply, whatever becomes of this exchange, as far as the
+    events read so far say that it does."""
 
     def without_usage(self, event: Event) -> Event | None:
         """`event` as it would be, had the request not asked for usage; None where it would not be."""

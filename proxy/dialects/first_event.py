@@ -79,6 +79,7 @@ class FirstEventStream:
     after_end = _Behind[AfterEnd]()
     finished = _Behind[bool]()
     counted = _Behind[Usage | None]()
+    kept_as = _Behind[str | None]()
 
     def framer(self, max_event_bytes: int) -> Framer:
         return self._stream.framer(max_event_bytes)

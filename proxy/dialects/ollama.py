@@ -215,6 +215,8 @@ class OllamaStream(DocumentStream):
         root, slot = self.place(event, channel)
         slot.put(text)
         self._missing.subtract(text)
+        if not isinstance(root[0], dict):  # no line of this API's
+            return self.say_again(event, channel, text)
         said = self._line(root[0], only(root[0], slot.path, ("role",)), done=False)
         if slot.path[0] == "message":
             said["message"] = {"role": "assistant", **said["message"]}

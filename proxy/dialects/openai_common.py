@@ -203,7 +203,8 @@ class OpenAIStream(DocumentStream):
         if document.get("error"):
             ends = [EVERY_CHANNEL]
         mirrored = any(logprobs.mirrors(document))
-        return Parsed((), ends, usage_of(document), [index for index, _ in choices], mirrored=mirrored)
+        usage = usage_of(document) or usage_of(document.get("x_groq"))  # where Groq states it unasked
+        return Parsed((), ends, usage, [index for index, _ in choices], mirrored=mirrored)
 
     # Writing
 

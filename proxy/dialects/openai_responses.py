@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -54,7 +55,7 @@ from .stream import NOTHING, DocumentStream, Text, every_text, framing_of, splic
 if TYPE_CHECKING:
     from ..messages import Request, ResponseHead
 
-_PATH = re.compile(r"/responses(/resp_[^/]+(/cancel)?|/compact)?/?$")
+_PATH = re.compile(r"/responses(/(resp_[^/]+)(/cancel)?|/compact)?/?$")
 
 
 class OpenAIResponses:
@@ -69,6 +70,10 @@ class OpenAIResponses:
         return document.get("object") == "response" or str(document.get("type")).startswith("response.")
 
     def read_call(self, request: Request) -> Call:
+        path = _PATH.search(request.path)
+        if path is not None and path[2] is not None and (request.method != "POST" or path[3]):
+            query = parse_qs(request.query)
+            return Call(stream=query.get("stream") == ["true"], kept_id=path[2], resumes="starting_after" in query)
         document = openai_common.read_request(request.body)
         texts = [slot.text for slot in _request_slots(document)]
         return openai_common.read_call(document, document.get("max_output_tokens"), texts)
@@ -197,6 +202,9 @@ class ResponsesStream(DocumentStream):
     def read(self, document: Any) -> Parsed:
         if not isinstance(document, dict):
             return NOTHING
+        response = document.get("response", document)
+        if isinstance(response, dict) and response.get("background") is True and isinstance(response.get("id"), str):
+            self.kept_as = response["id"]
         usage = usage_of(document.get("response")) or usage_of(document)
         has_mirrors = next(mirrored(document), None) is not None
         return Parsed((), ends_of(document), usage, mirrored=has_mirrors)

@@ -123,6 +123,7 @@ class Stream(DialectStream):
         self.framing = framing
         self.finished = False
         self.counted: Usage | None = None
+        self.kept_as: str | None = None
 
     def framer(self, max_event_bytes: int) -> Framer:
         return framer_for(self.framing, max_event_bytes)

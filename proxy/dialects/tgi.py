@@ -222,7 +222,7 @@ class TGIStream(DocumentStream):
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         _, slot = self.place(event, channel)
-        if slot.path[0] != "token":
+        if slot.path[:1] != ("token",):
             return self.say_again(event, channel, text)
         event = self._say(text, special=channel == SPECIAL)
         return Event(event.raw, self, Parsed([(channel, text)], choices=(0,)))

@@ -17,6 +17,8 @@ from rigs.raw_upstream import LAST_CHUNK, RawUpstream, Script, chunk, reply
 from rigs.sdk import STREAM_OR_WHOLE
 from rigs.wires import BY_NAME, JSON, STATED_OUTPUT, WORDS
 
+from proxy.errors import Problem
+
 EVERY_CLIENT = pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
 REFUSALS = {401: "unauthorized", 403: "rig_refused", 413: "rig_refused", 429: "rig_refused", 503: "rig_refused"}
 
@@ -32,7 +34,7 @@ KEY = {"id": "alice", "sha256": hashlib.sha256(b"sk-another").hexdigest()}
 @pytest.fixture(scope="module")
 def proxy(penstock: StartPenstock) -> Penstock:
     """A route for each refusal, one with a budget for each client and one more, one without either."""
-    names = [*map(str, REFUSALS), *BUDGETS, "free"]
+    names = [*map(str, REFUSALS), *BUDGETS, "free", "timed", "redacted"]
     routes: dict[str, Any] = {}
     for name in names:
         routes[name] = {"path": f"/{name}", "rewrite": "/", "upstream": "model"}
@@ -41,7 +43,9 @@ def proxy(penstock: StartPenstock) -> Penstock:
     policies: list[dict[str, Any]] = [
         {"use": "auth", "keys": [KEY], "routes": on("401")},
         *({"use": "rig_refuse", "name": f"{s}", "status": s, "routes": on(f"{s}")} for s in REFUSALS if s != 401),
-        {"use": "rig_watch", "routes": on("free")},
+        {"use": "idle_timeout", "first_byte_s": 0.5, "silence_s": 0.5, "routes": on("timed")},
+        {"use": "redaction", "routes": on("redacted")},
+        {"use": "rig_watch", "routes": [*on("free"), *on("timed")]},
         *(
             {"use": "token_limit", "name": name, "per": "all", "windows": windows, "routes": on(name)}
             for name in BUDGETS
@@ -121,11 +125,63 @@ async def test_a_stream_that_breaks_off(free: Clients, upstream: RawUpstream, cl
 
 
 @EVERY_CLIENT
+@STREAM_OR_WHOLE
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (raw_upstream.then_closes(b""), 502, "upstream_reset"),
+        (raw_upstream.then_closes(b"what?\r\n\r\n"), 502, "upstream_garbage"),
+        (raw_upstream.then_stalls(b""), 504, "first_byte_timeout"),
+    ],
+    ids=["reset", "garbage", "timeout"],
+)
+async def test_a_model_server_that_does_not_answer(
+    proxy: Penstock, upstream: RawUpstream, client: Client, stream: bool, script: Script, status: int, code: str
+) -> None:
+    upstream.script = script
+    async with sdks.connected(f"{proxy.url}/timed") as clients:
+        with pytest.raises(client.raises[status]) as caught:
+            await read(clients, client, stream=stream)
+    assert sdks.status_of(caught.value) == status
+    assert code in sdks.said_by(caught.value)
+    assert Problem.of(code).message in sdks.said_by(caught.value)
+
+
+@EVERY_CLIENT
+async def test_a_stream_that_falls_silent(proxy: Penstock, upstream: RawUpstream, client: Client) -> None:
+    upstream.script = raw_upstream.then_stalls(begun(client))
+    got: list[str] = []
+    async with sdks.connected(f"{proxy.url}/timed") as clients:
+        with pytest.raises(client.raises[None]) as caught:
+            await read(clients, client, stream=True, got=got)
+    assert got == [WORDS[0]]
+    assert Problem.of("upstream_silence").message in sdks.said_by(caught.value)
+
+
+@EVERY_CLIENT
+@pytest.mark.parametrize("route", ["free", "redacted"])
+async def test_an_error_that_the_model_server_says_in_a_stream(
+    proxy: Penstock, upstream: RawUpstream, client: Client, route: str
+) -> None:
+    """Is the client's, whoever has read the stream on its way."""
+    wire = BY_NAME[client.wire]
+    assert wire.error_event is not None
+    said = wire.error_event(wire.error(500, "no_idea", "No more ideas."), 2)
+    upstream.script = raw_upstream.replies(begun(client) + chunk(wire.spelt(said)) + LAST_CHUNK)
+    got: list[str] = []
+    async with sdks.connected(f"{proxy.url}/{route}") as clients:
+        with pytest.raises(client.raises[None]) as caught:
+            await read(clients, client, stream=True, got=got)
+    assert "No more ideas." in sdks.said_by(caught.value)
+    assert "".join(got) in WORDS[0]
+
+
+@EVERY_CLIENT
 async def test_an_answer_that_breaks_off(free: Clients, upstream: RawUpstream, client: Client) -> None:
     """Half of it is not taken for the whole, though its connection has ended in good order."""
     body = BY_NAME[client.wire].whole(WORDS)
     upstream.script = raw_upstream.then_closes(reply(body[:-9], f"Content-Type: {JSON}", length=False))
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - of 502 each has a class of its own
+    with pytest.raises(client.raises[502]) as caught:
         await read(free, client, stream=False)
     assert sdks.status_of(caught.value) == 502
     assert "upstream_truncated" in sdks.said_by(caught.value)

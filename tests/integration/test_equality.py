@@ -89,8 +89,8 @@ async def through(proxy: Penstock, upstream: RawUpstream, route: str, file: Path
 # What is judged is plain JSON, read without the code under test.
 
 GROWING = re.compile(
-    r"/choices/[^/]*/(text|delta/(content|reasoning|reasoning_content|refusal|audio/transcript"
-    r"|reasoning_details/[^/]*/(text|summary)|tool_calls/[^/]*/function/arguments|function_call/arguments))"
+    r"/choices/[^/]*/(text|delta/(content(/[^/]*/thinking/[^/]*/text)?|reasoning|reasoning_content|refusal"
+    r"|audio/transcript|reasoning_details/[^/]*/(text|summary)|tool_calls/[^/]*/function/arguments|function_call/arguments))"
     r"|/delta(/(text|thinking|partial_json|content/[^/]*/text/value|message/content/text))?"
     r"|/candidates/[^/]*/content/parts/[^/]*/(text|functionCall/partialArgs/[^/]*/stringValue)"
     r"|/message/(content|thinking|reasoning_content)|/(response|thinking|content)|/token/text"

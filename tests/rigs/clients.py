@@ -164,7 +164,7 @@ _OPENAI: dict[int | None, type[Exception]] = {
     403: openai.PermissionDeniedError,
     413: openai.APIStatusError,
     429: openai.RateLimitError,
-    503: openai.InternalServerError,
+    **dict.fromkeys((502, 503, 504), openai.InternalServerError),
     None: openai.APIError,
 }
 _ANTHROPIC: dict[int | None, type[Exception]] = {
@@ -172,18 +172,20 @@ _ANTHROPIC: dict[int | None, type[Exception]] = {
     403: anthropic.PermissionDeniedError,
     413: anthropic.APIStatusError,
     429: anthropic.RateLimitError,
-    503: anthropic.APIStatusError,
+    **dict.fromkeys((502, 503, 504), anthropic.InternalServerError),
     None: anthropic.APIStatusError,
 }
 _GEMINI: dict[int | None, type[Exception]] = {
     **dict.fromkeys((401, 403, 413, 429), errors.ClientError),
-    **dict.fromkeys((503, None), errors.ServerError),
+    **dict.fromkeys((502, 503, 504, None), errors.ServerError),
 }
-_OLLAMA: dict[int | None, type[Exception]] = dict.fromkeys((401, 403, 413, 429, 503, None), ollama.ResponseError)
+_OLLAMA: dict[int | None, type[Exception]] = dict.fromkeys(
+    (401, 403, 413, 429, 502, 503, 504, None), ollama.ResponseError
+)
 _TGI: dict[int | None, type[Exception]] = {
     **dict.fromkeys((401, 403, 413), hugging_face_errors.ValidationError),
     **dict.fromkeys((429, 503), hugging_face_errors.OverloadedError),
-    None: hugging_face_errors.GenerationError,
+    **dict.fromkeys((502, 504, None), hugging_face_errors.GenerationError),
 }
 
 CLIENTS: dict[str, Client] = {

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, cast
 from proxy.attachment import Attachment
 from proxy.chain import Chain, Link
 from proxy.dialects import DIALECTS
-from proxy.dialects.base import Delta
+from proxy.dialects.base import Channel, Delta
 from proxy.errors import COMPLETE, Outcome, OutcomeKind, Problem, UpstreamError, UpstreamTruncated
+from proxy.framing import Framing
 from proxy.identity import digest
 from proxy.messages import Headers, Reply, Request, ResponseHead
 from proxy.policy import Encoder, Policy, PolicyStream, Scope
@@ -28,6 +29,7 @@ from proxy.relay import Relay
 from proxy.simulation import FakeHost
 
 from .doubles import Client, Loop, Reading, StreamLimits
+from .voices import KINDS, VOICES
 from .wires import JSON, STATED_OUTPUT, WIRES, WORDS, Said, Stream, Wire
 
 KEY = "sk-matrix"
@@ -35,8 +37,10 @@ SILENCE_S = 20.0
 """In the middle of every reply: long enough for a heartbeat, not for a timeout."""
 _TIMEOUT_S = 25.0
 _HEARTBEAT_S = 15.0
-SECRET = ("Mail ann@exa", "mple.org", " or so.")
-REDACTED = "Mail [EMAIL] or so."
+SECRET = ("Mail\tann@exa", "mple.org", " or so.")
+"""Its first word is not held back, for the same reason as in `WORDS`."""
+HARMLESS = "Mail\t"
+REDACTED = f"{HARMLESS}[EMAIL] or so."
 _LIMITS = StreamLimits(event_bytes=1 << 20, reply_bytes=1 << 20, pause_bytes=1 << 20)
 BEFORE = 2
 """Texts that come before what goes wrong."""
@@ -162,6 +166,11 @@ def cells() -> Iterator[Cell]:
     for wire, chain, streamed in itertools.product(WIRES, CHAINS, (True, False)):
         for end in chain.ends:
             yield Cell(wire, chain, streamed, end)
+    reading = [chain for chain in CHAINS if any(map(chain.has, _READERS)) and not chain.paced]
+    for wire, chain, streamed in itertools.product(VOICES, reading, (True, False)):
+        for end in (CLEAN, CUT, RESET):  # what is said is of no account to how the others end
+            if end in chain.ends:
+                yield Cell(wire, chain, streamed, end)
 
 
 class Expected(NamedTuple):
@@ -433,14 +442,27 @@ async def _answer(run: Run, cell: Cell) -> None:
 
 def text_of(wire: Wire, body: bytes) -> str:
     """All that a streamed body adds to the texts that the model server adds to."""
-    answers = {channel for channel, _ in _deltas(wire, b"".join(wire.stream(WORDS, False).deltas))}
+    deltas = _deltas(wire, b"".join(wire.stream(WORDS, False).deltas))
+    answers = {channel for channel, _ in deltas if not channel.repeated}
     return "".join(text for channel, text in _deltas(wire, body) if channel in answers)
+
+
+def texts(wire: Wire, body: bytes) -> Mapping[Channel, str]:
+    """What a streamed body says in each channel."""
+    merged: dict[Channel, str] = {}
+    for channel, text in _deltas(wire, body):
+        merged[channel] = merged.get(channel, "") + text
+    return merged
 
 
 def _deltas(wire: Wire, body: bytes) -> list[Delta]:
     request = make_request(wire, streamed=True)
     stream = request.dialect.open(ResponseHead(200, Headers({"Content-Type": wire.media_type})), request.call)
-    return [delta for raw in stream.framer(1 << 20).feed(body) for delta in stream.event(raw).deltas]
+    framer = stream.framer(1 << 20)
+    events = framer.feed(body)
+    if stream.framing is Framing.JSON:  # a whole reply is an event when it is complete
+        events = [framer.finish()]
+    return [delta for raw in events for delta in stream.event(raw).deltas]
 
 
 # The README
@@ -459,13 +481,14 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _dialects() -> Iterator[str]:
-    yield _row(("API", "`dialect`", "in a silence", "cut at a token limit", "error in a stream", "usage"))
-    yield "|---|---|---|---|---|---|"
+    yield _row(("API", "`dialect`", "texts", "in a silence", "cut at a token limit", "error in a stream", "usage"))
+    yield "|---|---|---|---|---|---|---|"
     for wire in WIRES:
         yield _row(
             (
                 wire.name,
                 f"`{wire.dialect}`",
+                ", ".join(("answer", *KINDS[wire.name])),
                 _shown_heartbeat(wire),
                 _shown_length(wire),
                 _shown_error(wire),

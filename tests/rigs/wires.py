@@ -68,10 +68,12 @@ class Wire:
     states_usage: bool = True
     shown_heartbeat: str = ""
     """As the README has it, where that is not the bytes."""
+    pieces: Callable[[Sequence[str]], list[str]] = list
+    """The texts in which words are said, an event each."""
 
     @property
     def array(self) -> bool:
-        return self.name.endswith("array")
+        return self.media_type == JSON
 
     def said(self, body: bytes) -> Said:
         """The events of a piece of a streamed body."""
@@ -81,6 +83,15 @@ class Wire:
             text = body.decode().strip().lstrip("[,").removesuffix("]")
             return [(None, document) for document in json.loads(f"[{text}]")]
         return [(None, _document(line)) for line in body.decode().splitlines()]
+
+    def spelt(self, events: Said) -> bytes:
+        """Events as they stand in a streamed body, but for an array."""
+        if self.media_type == SSE:
+            return b"".join(
+                (b"" if name is None else f"event: {name}\n".encode()) + data_event(document)
+                for name, document in events
+            )
+        return b"".join(json_bytes(document) + b"\n" for _, document in events)
 
 
 def _document(text: str) -> Any:

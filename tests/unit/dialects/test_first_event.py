@@ -104,6 +104,7 @@ def test_what_was_counted_is_said_in_the_ending() -> None:
     begun(stream, KNOWN[0])
     stream.counted = Usage(5, 2)
     assert stream.counted == Usage(5, 2)
+    assert stream.kept_as is None
     assert b'"completion_tokens":2' in b"".join(raws(stream.ending(Ending.LENGTH, PROBLEM)))
 
 

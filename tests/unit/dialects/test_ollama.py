@@ -163,6 +163,13 @@ def test_a_continuation_repeats_nothing(raw: bytes, said: Any, open_stream: Open
     assert (continued.deltas, list(continued.ends)) == ([(TEXT, "né")], [])
 
 
+@pytest.mark.parametrize(("raw", "said"), [(b'"x"\n', b'"n\xc3\xa9"\n'), (b'["x"]\n', b'["n\xc3\xa9"]\n')])
+def test_a_line_that_is_no_object_is_continued_as_it_is(raw: bytes, said: bytes, open_stream: Open) -> None:
+    event = open_stream("ollama", NDJSON).event(raw)
+    ((channel, _),) = event.deltas
+    assert event.continuation(channel, "né").raw == said
+
+
 # The context: prompt and answer as numbers of tokens
 
 GENERATED = "written/ollama_generate_context.ndjson"

@@ -717,6 +717,41 @@ def test_what_a_request_asks(ask: Ask) -> None:
     assert call.document == body
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", "/resp_1", "", ("resp_1", False, False)),
+        ("GET", "/resp_1/", "stream=true", ("resp_1", True, False)),
+        ("GET", "/resp_1", "stream=true&starting_after=7", ("resp_1", True, True)),
+        ("GET", "/resp_1", "stream=false&include[]=x", ("resp_1", False, False)),
+        ("DELETE", "/resp_1", "", ("resp_1", False, False)),
+        ("POST", "/resp_1/cancel", "", ("resp_1", False, False)),
+        ("POST", "/resp_1", "stream=true", (None, False, False)),
+        ("POST", "/compact", "", (None, False, False)),
+        ("GET", "", "", (None, False, False)),
+    ],
+)
+def test_a_request_about_a_reply_that_is_kept(
+    method: str, path: str, query: str, expected: tuple[str | None, bool, bool]
+) -> None:
+    dialect, fields = OpenAIResponses(), CIMultiDict[str]()
+    path = f"/v1/responses{path}"
+    call = Request(id="1", method=method, path=path, query=query, headers=fields, dialect=dialect).call
+    assert (call.kept_id, call.stream, call.resumes) == expected
+
+
+@pytest.mark.parametrize("background", [True, False, None, "yes"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_reply_that_is_kept_says_so(open_stream: Open, play: Play, background: Any, streamed: bool) -> None:
+    response = {"id": "resp_1", "object": "response", "status": "queued", "background": background, "output": []}
+    stream = open_stream("openai-responses", "text/event-stream" if streamed else "application/json")
+    assert stream.kept_as is None
+    said = sse({"type": "response.created", "response": response}) if streamed else json.dumps(response).encode()
+    for event in play(stream, said):
+        assert event.parsed.known
+    assert stream.kept_as == ("resp_1" if background is True else None)
+
+
 def test_an_input_of_one_text(ask: Ask) -> None:
     assert ask("openai-responses", b'{"input":"Hi"}').texts == ["Hi"]
 

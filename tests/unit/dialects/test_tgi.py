@@ -147,6 +147,13 @@ def test_a_continuation_is_a_token(open_stream: Open, play: Play) -> None:
     assert (continued.deltas, list(continued.ends)) == ([(TEXT, "né")], [])
 
 
+@pytest.mark.parametrize(("data", "said"), [('"x"', '"né"'), ('["x"]', '["né"]')])
+def test_an_event_that_is_no_object_is_continued_as_it_is(data: str, said: str, open_stream: Open) -> None:
+    event = open_stream("tgi").event(f"data: {data}\n\n".encode())
+    ((channel, _),) = event.deltas
+    assert event.continuation(channel, "né").raw == f"data: {said}\n\n".encode()
+
+
 # Ends
 
 

@@ -653,6 +653,31 @@ async def test_without_usage_it_counts_by_its_text(make_limit: MakeLimit, tokeni
     assert (await settle(exchange))["output_tokens"] == expected
 
 
+@pytest.mark.parametrize("tokenizer", ["deltas", "o200k"])
+async def test_thoughts_that_a_chunk_says_by_two_names_count_once(make_limit: MakeLimit, tokenizer: str) -> None:
+    exchange = await chat(make_limit(tokenizer=tokenizer))
+    thoughts = [" one", " two", " one"]
+    for choice in (0, 1):
+        for thought in thoughts:
+            delta = {"reasoning": thought, "reasoning_content": thought, "content": None}
+            exchange.read(chunk(choices=[{"index": choice, "delta": delta, "finish_reason": None}]))
+    exchange.read(chunk(" one", choices=[{"index": 0, "delta": {"content": " one"}, "finish_reason": None}]))
+    assert (await settle(exchange))["output_tokens"] == 2 * len(thoughts) + 1
+
+
+async def test_thoughts_that_differ_all_count(make_limit: MakeLimit) -> None:
+    exchange = await chat(make_limit())
+    delta = {"reasoning": "x", "reasoning_content": "y", "content": "x"}
+    exchange.read(chunk(choices=[{"index": 0, "delta": delta, "finish_reason": None}]))
+    assert (await settle(exchange))["output_tokens"] == 3
+
+
+async def test_thoughts_of_a_whole_reply_by_two_names_count_once(make_limit: MakeLimit) -> None:
+    said = {"content": "x" * 80, "reasoning": "y" * 80, "reasoning_content": "y" * 80}
+    exchange = await whole(make_limit(), {"choices": [{"index": 0, "message": said}]})
+    assert (await settle(exchange))["output_tokens"] == 40
+
+
 async def test_what_a_whole_reply_says_twice_counts_once(make_limit: MakeLimit) -> None:
     said = {"content": "x" * 400}
     exchange = await whole(make_limit(), {"choices": [{"index": 0, "delta": said, "message": said}]})
