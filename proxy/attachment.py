@@ -59,6 +59,10 @@ class EncoderFailed(Exception):
 class Attachment:
     """`encoder` is the name and encoder of the policy at stage ENCODE."""
 
+    __slots__ = (
+        "_downstream", "_encoder", "_encoder_failed", "_encoding", "chain", "opened", "status", "written",
+    )  # fmt: skip
+
     def __init__(self, chain: Chain, encoder: tuple[str, Encoder] | None, downstream: Downstream) -> None:
         self.chain = chain
         self.opened = False

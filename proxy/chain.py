@@ -148,6 +148,11 @@ class Link:
 class Chain:
     """The links in file order. `hold_limit` bounds the bytes that may queue behind one paused link."""
 
+    __slots__ = (
+        "_activity_hooks", "_broken", "_closed", "_ending", "_event_hooks", "_first", "_hold_limit", "_timed", "ended",
+        "errors", "held", "links",
+    )  # fmt: skip
+
     def __init__(self, links: Sequence[Link], hold_limit: int) -> None:
         self.links = list(links)
         self.ended: Mark | None = None
@@ -161,8 +166,8 @@ class Chain:
         self._bind()
 
     def _bind(self) -> None:
-        self._event_hooks = [(i, link.on_events) for i, link in enumerate(self.links) if link.on_events]
-        self._activity_hooks = [(i, link.on_activity) for i, link in enumerate(self.links) if link.on_activity]
+        self._event_hooks = tuple(link.on_events for link in self.links if link.on_events)
+        self._activity_hooks = tuple((i, link.on_activity) for i, link in enumerate(self.links) if link.on_activity)
         self._timed = [(i, link.stream) for i, link in enumerate(self.links) if link.on_timer]
 
     # What the relay asks
@@ -252,19 +257,23 @@ class Chain:
             return []
         if self.held:
             return self._pass(0, events, None, now)
-        for i, hook in self._event_hooks:
+        for hook in self._event_hooks:
             try:
                 verdict = hook(events, now)
             except Exception as exc:
-                return self._failed(i, exc, events, None, now)
+                return self._failed(self._place_of(hook), exc, events, None, now)
             if verdict is events:
                 continue
             if not _are_events(verdict):
-                return self._judge(i, verdict, events, None, now)
+                return self._judge(self._place_of(hook), verdict, events, None, now)
             if not verdict:
                 return verdict
             events = verdict
         return events
+
+    def _place_of(self, hook: object) -> int:
+        """Of the link whose `on_events` this is."""
+        return next(i for i, link in enumerate(self.links) if link.on_events is hook)
 
     def finish(self, mark: Mark, now: float) -> Events:
         """The stream's end enters. A second end is ignored, unless it cannot wait for what the first queues behind."""

@@ -100,7 +100,13 @@ class ClientReply:
             self._left -= len(data)
         if self._head_only or not data:
             return
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        transport = self._connection.raw_transport
+        if self._head or transport is None or transport.is_closing():
+            self._write(data)
+        else:  # for each event: a call less
+            transport.write(data)
 
     def end(self) -> None:
         if self._left:

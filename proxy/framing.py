@@ -53,8 +53,9 @@ class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third
     """
 
     raw: bytes
-    _stream: DialectStream
-    _parsed: Parsed | None = None
+    stream: DialectStream
+    read: Parsed | None = None
+    """What `parsed` gives, once somebody has asked for it."""
 
     def __repr__(self) -> str:  # content never reaches a log, not even by a traceback
         return f"<Event of {len(self.raw)} bytes>"
@@ -62,15 +63,10 @@ class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third
     @property
     def parsed(self) -> Parsed:
         """What the dialect reads in the event; read at the first call only."""
-        found = self._parsed
+        found = self.read
         if found is None:
-            found = self._parsed = self._stream.parse(self.raw)
+            found = self.read = self.stream.parse(self.raw)
         return found
-
-    @property
-    def is_parsed(self) -> bool:
-        """Whether somebody asked before, so that asking is free."""
-        return self._parsed is not None
 
     @property
     def deltas(self) -> Sequence[Delta]:
@@ -89,7 +85,7 @@ class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third
     @property
     def document(self) -> Any:
         """The JSON document it carries, None where it carries none; decoded anew at each call."""
-        return self._stream.document(self.raw)
+        return self.stream.document(self.raw)
 
     @property
     def known(self) -> bool:
@@ -109,19 +105,19 @@ class Event(msgspec.Struct, eq=False, gc=False):  # made for each frame: a third
             changed = changed or text != own_text
         if not same_channels:
             raise ValueError("with_deltas needs one text for each channel of the event, in its order")
-        return self._stream.rewrite(self, deltas) if changed else self
+        return self.stream.rewrite(self, deltas) if changed else self
 
     def with_text(self, text: str) -> Event | None:
         """`with_deltas` for an event with one text. Raises ValueError for any other."""
-        [(channel, own)] = (self._parsed or self.parsed).deltas
-        return self if text == own else self._stream.rewrite(self, [(channel, text)])
+        [(channel, own)] = (self.read or self.parsed).deltas
+        return self if text == own else self.stream.rewrite(self, [(channel, text)])
 
     def continuation(self, channel: Channel, text: str) -> Event:
         """A new event that adds `text` to `channel`, one of this event's, and repeats nothing that this one said once.
 
         Raises ValueError where the event has no such channel or is a whole body.
         """
-        return self._stream.continuation(self, channel, text)
+        return self.stream.continuation(self, channel, text)
 
 
 class Framer(Protocol):
@@ -144,6 +140,8 @@ def _too_large(limit: int) -> UpstreamGarbage:
 
 class _Bounded:
     """Holds what was searched of a frame that is not complete, within the limit, and what has to be searched again."""
+
+    __slots__ = ("_exceeded", "_limit", "_searched", "_tail", "pending")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -176,6 +174,8 @@ class _Delimited(_Bounded):
 
     A search never starts over: what was looked at stays looked at, but for the few bytes that could begin a delimiter.
     """
+
+    __slots__ = ()
 
     _END: re.Pattern[bytes]
     _OVERLAP: int
@@ -211,6 +211,8 @@ class SSEFramer(_Delimited):
     to the next one, where it is an empty line.
     """
 
+    __slots__ = ()
+
     _END = re.compile(rb"\n\n|\n\r\n|\n\r(?=[^\n])|\r\r")
     _OVERLAP = 2
 
@@ -226,6 +228,8 @@ class SSEFramer(_Delimited):
 
 class NDJSONFramer(_Delimited):
     """An event is a line, its LF included."""
+
+    __slots__ = ()
 
     _END = re.compile(rb"\n")
     _OVERLAP = 0

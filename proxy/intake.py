@@ -7,7 +7,7 @@ only where it could be added to and, of a body that ends with its connection, wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
@@ -38,8 +38,22 @@ class Intake:
     `whole` is the body of a reply that is one event, once it is there.
     """
 
-    def __init__(self, stream: DialectStream, headers: Headers, *, event_bytes: int, reply_bytes: int) -> None:
-        """Takes the content coding out of `headers`. Raises `UpstreamGarbage` (upstream_coding) for an unknown one."""
+    __slots__ = (
+        "_ahead", "_decoder", "_error", "_framer", "_latest", "_make", "_reads", "_stream", "more", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream: DialectStream,
+        headers: Headers,
+        *,
+        event_bytes: int,
+        reply_bytes: int,
+        ends_with_connection: bool = False,
+    ) -> None:
+        """Takes the content coding out of `headers`. Raises `UpstreamGarbage` (upstream_coding) for an unknown one.
+
+        `ends_with_connection`: nothing but the lost connection says that the body has ended."""
         self.whole = b""
         self.more = False
         """`go_on` has more to give."""
@@ -49,7 +63,7 @@ class Intake:
         self._reads: deque[Iterator[list[bytes]]] = deque()  # frames of reads that are not used up
         self._ahead: list[bytes] = []
         self._error: UpstreamError | None = None  # found looking ahead: what came before it goes first
-        self._latest: deque[bytes] = deque(maxlen=_LATEST)
+        self._latest: deque[bytes] | None = deque(maxlen=_LATEST) if ends_with_connection else None
         coding = content_coding(", ".join(headers.getall("Content-Encoding", ())))
         try:
             self._decoder = Decoder(coding) if coding else None
@@ -67,9 +81,9 @@ class Intake:
         if self._decoder is None and not self.more:
             frames = self._framer.feed(data)
             if len(frames) == 1:  # as nearly every read
-                [frame] = frames
-                self._latest.append(frame)
-                return [self._make(frame)]
+                if self._latest is not None:
+                    self._latest.append(frames[0])
+                return [self._make(frames[0])]
             if len(frames) <= TURN_EVENTS:
                 return self._events(frames)
             self._reads.append(_turns(frames))
@@ -88,30 +102,31 @@ class Intake:
         self._look_ahead()
         return self._events(frames)
 
-    def finish(self, *, ends_with_connection: bool) -> Events:
+    def finish(self) -> Events:
         """What is left at the end of the body; not before all of it was given. Raises `UpstreamTruncated` where what came
-        shows that the end came too early: in the middle of a coded body, or, if nothing but the lost connection says that
-        this is the end, in the middle of a document, of an event or of an answer."""
+        shows that the end came too early: in the middle of a coded body, or, if it ends with the connection, in the middle
+        of a document, of an event or of an answer."""
         rest = self._framer.finish()
         if self._decoder is not None and not self._decoder.complete:
             raise UpstreamTruncated("the coded body is not complete")
-        if ends_with_connection and self._breaks_off(rest):
+        if self._latest is not None and self._breaks_off(rest, self._latest):
             raise UpstreamTruncated("the document, or the last event or answer, is not complete")
         self.whole = rest
         return [self._make(rest)] if rest else []
 
-    def _breaks_off(self, rest: bytes) -> bool:
+    def _breaks_off(self, rest: bytes, latest: Iterable[bytes]) -> bool:
         if self._stream.framing.streaming:
-            return bool(rest.strip()) or self._is_open()
+            return bool(rest.strip()) or self._is_open(latest)
         return self._stream.framing is Framing.JSON and breaks_off(rest)
 
-    def _is_open(self) -> bool:
+    def _is_open(self, latest: Iterable[bytes]) -> bool:
         """No answer ends in the last events, though in this dialect a complete reply does. What ends a part is not enough."""
-        ends = (end for frame in self._latest for end in self._make(frame).ends)
+        ends = (end for frame in latest for end in self._make(frame).ends)
         return self._stream.terminates and not any(end.kind is None and end.index is None for end in ends)
 
     def _events(self, frames: list[bytes]) -> Events:
-        self._latest.extend(frames[-_LATEST:])
+        if self._latest is not None:
+            self._latest.extend(frames[-_LATEST:])
         return [self._make(frame) for frame in frames]
 
     def _look_ahead(self) -> None:
@@ -175,7 +190,7 @@ class Unread:
         """The connection has ended. Raises `UpstreamTruncated` where the body has not."""
         try:
             if self.witness is not None:
-                self.witness.finish(ends_with_connection=True)
+                self.witness.finish()
         except UpstreamGarbage:
             self.witness = None
 

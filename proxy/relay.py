@@ -1,8 +1,8 @@
 """I/O. Reads to chain to writes, pause reasons, every end: the hot path of one exchange.
 
 `Relay` is what the upstream's bytes are handed to (`feed`, synchronously, from the call that received them) and what
-the host tells of its client (`writable`, `unwritable`, `client_gone`). It owns the exchange's one lazy timer. The rules of
-the stream are the chain's; here is only who calls it when, and what becomes of what comes out.
+the host tells of its client (`writable`, `unwritable`, `client_gone`). The rules of the stream are the chain's; here is
+only who calls it when, and what becomes of what comes out.
 
 Every public method runs to its end without an await and finishes in `_settle`, which alone pauses and resumes reading,
 arms the timer and notices that the stream has ended. The first end wins; `_close` is its one exit.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import ParamSpec, Protocol
@@ -27,6 +26,8 @@ from .messages import Headers, Reply, Request, ResponseHead, end_to_end
 from .policy import Ending, Events, PolicyStream, Stage
 from .replies import WholeReply, bare_error, drop_byte_exact, early_head, local_reply
 from .sink import Sink
+from .stall import StallWatch
+from .timer import LazyTimer
 
 P = ParamSpec("P")
 
@@ -80,11 +81,10 @@ class Relay:
     """One exchange from admission to its outcome. `done` is set, with `outcome`, when everything has been released."""
 
     __slots__ = (  # more attributes than a dict shares the keys of
-        "_attachment", "_blocked", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush",
-        "_head", "_informational", "_intake", "_limits", "_looks", "_loop", "_reading", "_request", "_rests",
-        "_source", "_stalled_at", "_stream", "_streaming", "_taken", "_timed", "_timer", "_timer_at", "_turn_due",
-        "_unread", "_watched", "_watched_there", "_whole", "done", "events", "first_content_at", "on_finished",
-        "outcome", "upstream_bytes",
+        "_attachment", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush", "_head",
+        "_informational", "_intake", "_limits", "_looks", "_loop", "_passing", "_reading", "_request", "_rests",
+        "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_unread", "_watched", "_watched_there",
+        "_whole", "done", "events", "first_content_at", "on_finished", "outcome", "upstream_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -113,25 +113,22 @@ class Relay:
         self._stream: DialectStream | None = None
         self._intake: Intake | None = None  # of a body that policies read
         self._unread: Unread | None = None  # of any other
+        self._passing: Unread | None = None  # the same, once nobody has to be told of its reads
         self._whole: WholeReply | None = None
         self._streaming = False
         self._flush = True  # what is written can be read at once; a body that is written in one piece has no use for it
         self._looks = _CONTENT_LOOKS
         self._watched = chain.has_activity_hooks
         self._watched_there = attachment.chain.has_activity_hooks
-        self._timed = [link.stream for link in (*chain.links, *attachment.chain.links) if link.on_timer]
         self._end_passed = False  # the exchange part's end has entered the attachment part
-        self._blocked = False  # the client does not read
-        self._stalled_at: float | None = None
-        self._taken = 0  # by the client, of what was written, when it was last looked at
         self._turn_due = False
         self._rests = False  # until then nothing is read
         self._end_of_body: Callable[[], None] | None = None  # it came, but behind events that wait for their turn
         self._informational = 0
         self._reading = True
         self._busy = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._stall = StallWatch(attachment, limits.write_stall_s)
+        self._timer = LazyTimer(loop, (chain, attachment.chain), self._ring)
         self._errors: list[tuple[str, Exception]] = []
 
     @property
@@ -155,7 +152,7 @@ class Relay:
         """Every policy has admitted the request."""
         now = self._begin()
         self._deliver(self._chain.start(now), now)
-        self._emit(self._attachment.chain.start(now), now)
+        self._emit(self._attachment.chain.start(now))
         self._settle(now)
 
     @_guarded
@@ -227,11 +224,20 @@ class Relay:
         """What tells whether a body that nobody reads is complete, where HTTP does not."""
         if self._source is None or not self._source.ends_with_connection or head.status == 206:  # a part was asked for
             return None
-        limits = self._limits
         try:
-            return Intake(stream, head.headers.copy(), event_bytes=limits.event_bytes, reply_bytes=limits.reply_bytes)
+            return self._make_intake(stream, head.headers.copy())
         except UpstreamError:
             return None
+
+    def _make_intake(self, stream: DialectStream, headers: Headers) -> Intake:
+        assert self._source is not None
+        return Intake(
+            stream,
+            headers,
+            event_bytes=self._limits.event_bytes,
+            reply_bytes=self._limits.reply_bytes,
+            ends_with_connection=self._source.ends_with_connection,
+        )
 
     def _continue_early(self, head: ResponseHead, now: float) -> None:
         """The reply was opened before the upstream answered: what it answers must fit, or becomes an error event."""
@@ -251,9 +257,8 @@ class Relay:
     def _read(self, stream: DialectStream, head: ResponseHead, now: float) -> bool:
         """Prepare to read the body's events; False where it cannot be decoded, which ends the exchange."""
         head.stream = stream
-        limits = self._limits
         try:
-            self._intake = Intake(stream, head.headers, event_bytes=limits.event_bytes, reply_bytes=limits.reply_bytes)
+            self._intake = self._make_intake(stream, head.headers)
         except UpstreamError as exc:
             self._finish(Mark.cut(exc.details), now)
             return False
@@ -277,14 +282,22 @@ class Relay:
         if self.outcome is not None:
             return
         self._busy = True
+        self.upstream_bytes += len(data)
+        self._rests = len(data) >= TURN_BYTES
         try:
+            if self._passing is not None:
+                self._passing.last_read = data
+                self._write(data)
+                if not self._rests and self._stall.due_at is None and self.outcome is None:
+                    self._busy = False
+                else:
+                    self._settle(self._clock())
+                return
             now = self._clock()
-            self.upstream_bytes += len(data)
-            self._rests = len(data) >= TURN_BYTES
             if self._watched and (events := self._chain.activity(now)):
                 self._deliver(events, now)
             if self._watched_there:
-                self._emit(self._attachment.chain.activity(now), now)
+                self._emit(self._attachment.chain.activity(now))
             if self._intake is None:
                 self._pass_through(data, now)
             else:
@@ -303,7 +316,7 @@ class Relay:
     def _go_on(self) -> None:
         """The other streams of the process had their turn: the next events of the read, or the next read."""
         self._turn_due = self._rests = False
-        if self.outcome is not None or self._blocked:
+        if self.outcome is not None or self._stall.due_at is not None:
             return
         now = self._begin()
         if self._intake is not None and self._intake.more:
@@ -328,11 +341,13 @@ class Relay:
     def _pass_through(self, data: bytes, now: float) -> None:
         if self.first_content_at is None:
             self.first_content_at = now
-        if self._unread is not None:
-            self._unread.last_read = data
-            if self._unread.witness is not None:
-                self._unread.show(data)
-        self._write(data, now)
+        unread = self._unread
+        if unread is not None:
+            unread.last_read = data
+            unread.show(data)
+            if unread.witness is None and not self._watched and not self._watched_there:
+                self._passing = unread
+        self._write(data)
 
     @_guarded
     def eof(self) -> None:
@@ -353,8 +368,8 @@ class Relay:
 
     def _last_events(self) -> Events:
         """What is left at the end of the body. Raises `UpstreamError` where that came too early."""
-        if self._intake is not None and self._source is not None:
-            return self._intake.finish(ends_with_connection=self._source.ends_with_connection)
+        if self._intake is not None:
+            return self._intake.finish()
         if self._unread is not None:
             self._unread.finish()
         return []
@@ -372,17 +387,14 @@ class Relay:
     @_guarded
     def unwritable(self) -> None:
         """The client's buffer is full."""
-        self._blocked = True
-        self._taken = self._attachment.taken
-        self._stalled_at = self._clock() + self._limits.write_stall_s
+        self._stall.begin(self._clock())
         if not self._busy and self.outcome is None:
             self._settle(self._begin())
 
     @_guarded
     def writable(self) -> None:
         """The client's buffer has drained."""
-        self._blocked = False
-        self._stalled_at = None
+        self._stall.end()
         if not self._busy and self.outcome is None:
             self._settle(self._begin())
 
@@ -392,7 +404,7 @@ class Relay:
         if self.outcome is None:
             now = self._begin()
             self._deliver(self._chain.poke(stream, now), now)
-            self._emit(self._attachment.chain.poke(stream, now), now)
+            self._emit(self._attachment.chain.poke(stream, now))
             self._settle(now)
 
     @_guarded
@@ -401,7 +413,7 @@ class Relay:
         self._informational += 1
         if self._informational > _MOST_INFORMATIONAL:
             self.cut("upstream_garbage")
-        elif self.outcome is None and not self._attachment.opened and not self._blocked:
+        elif self.outcome is None and not self._attachment.opened and self._stall.due_at is None:
             self._attachment.send_informational(ResponseHead(status, end_to_end(headers)))
 
     # What comes out of the chain
@@ -415,7 +427,7 @@ class Relay:
         cannot wait for what the attachment part holds."""
         self._deliver(self._chain.finish(mark, now), now)
         if self._end_passed:
-            self._emit(self._attachment.chain.finish(mark, now), now)
+            self._emit(self._attachment.chain.finish(mark, now))
 
     def _deliver(self, events: Events, now: float) -> None:
         """What left the exchange part goes to the attachment."""
@@ -428,16 +440,20 @@ class Relay:
             return
         if self.first_content_at is None:
             self._look_for_content(events, now)
-        self._emit(self._attachment.chain.feed(events, now), now)
+        events = self._attachment.chain.feed(events, now)
+        if len(events) == 1 and self._unread is None:  # nearly always: a call less
+            self._write(events[0].raw)
+        else:
+            self._emit(events)
 
-    def _emit(self, events: Events, now: float) -> None:
+    def _emit(self, events: Events) -> None:
         """What left the attachment part goes to the client, if it can stand there."""
         if self._whole is not None:
             self._whole.add(events)
         elif events and (self._unread is None or self._unread.between_events):
-            self._write(events[0].raw if len(events) == 1 else b"".join([event.raw for event in events]), now)
+            self._write(events[0].raw if len(events) == 1 else b"".join([event.raw for event in events]))
 
-    def _write(self, data: bytes, now: float) -> None:
+    def _write(self, data: bytes) -> None:
         if self.outcome is not None:
             return
         if not self._attachment.opened:
@@ -480,7 +496,8 @@ class Relay:
         if self.outcome is not None:
             self._busy = False
             return
-        reading = not (self._blocked or chain.held or outer.held)
+        stalled_at = self._stall.due_at
+        reading = stalled_at is None and not (chain.held or outer.held)
         if self._rests or (self._intake is not None and self._intake.more):
             if reading and not self._turn_due:
                 self._turn_due = True
@@ -489,7 +506,7 @@ class Relay:
         if reading is not self._reading and self._source is not None:
             self._turn(reading, now)
         else:
-            self._arm(steady=reading)
+            self._timer.arm(stalled_at, steady=reading)
             self._busy = False
 
     def _pass_end(self, mark: Mark | None, now: float) -> None:
@@ -500,7 +517,7 @@ class Relay:
             if mark.clean and self._whole is not None:
                 self._show(self._whole, now)
             if self.outcome is None:
-                self._emit(outer.finish(mark, now), now)
+                self._emit(outer.finish(mark, now))
         mark = outer.ended
         if self.outcome is None and mark is not None:
             self._conclude(mark, now)
@@ -512,7 +529,7 @@ class Relay:
         if not reading:
             self._source.pause()
         self._deliver(self._chain.reading(reading, now), now)
-        self._emit(self._attachment.chain.reading(reading, now), now)
+        self._emit(self._attachment.chain.reading(reading, now))
         self._settle(now)
         if reading and self.outcome is None and self._reading:
             self._source.resume()  # last: bytes that wait may be fed from within
@@ -537,7 +554,7 @@ class Relay:
                 self._close(mark.outcome)
                 return
             ending = self._attachment.chain.deliver_ending(self._chain.deliver_ending(ending, now), now)
-            self._emit(ending, now)
+            self._emit(ending)
             self._end_body(mark.outcome)
 
     def _show(self, whole: WholeReply, now: float) -> None:
@@ -550,7 +567,7 @@ class Relay:
         whole.shown = True
         if whole.waiting:
             self.first_content_at = now
-            self._emit(self._attachment.chain.feed(whole.waiting, now), now)
+            self._emit(self._attachment.chain.feed(whole.waiting, now))
 
     def _send(self, whole: WholeReply, now: float) -> None:
         """It has passed those too."""
@@ -562,7 +579,7 @@ class Relay:
         if answer is not None:
             self._answer(*answer)
         elif body:
-            self._write(body, now)
+            self._write(body)
 
     def _end_body(self, outcome: Outcome) -> None:
         if self.outcome is not None:
@@ -589,7 +606,7 @@ class Relay:
         self._attachment.show(head)
         self._attachment.open(head, streaming=False)
         if body:
-            self._write(body, 0.0)
+            self._write(body)
         self._end_body(outcome)
 
     def _close(self, outcome: Outcome) -> None:
@@ -597,9 +614,7 @@ class Relay:
         if self.outcome is not None:
             return
         self.outcome = outcome
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         self._chain.close(outcome)
         self._attachment.close(outcome)
         if not self.done.done():
@@ -644,44 +659,16 @@ class Relay:
 
     # Time
 
-    def _arm(self, *, steady: bool) -> None:
-        """One lazy timer: set only where it must ring earlier than it is set to. `steady`: no pause and no stalled client
-        can ask for that, only a policy's `wake_at`."""
-        if steady:
-            timer_at = self._timer_at
-            for stream in self._timed:
-                if stream.wake_at is not None and stream.wake_at < timer_at:
-                    break
-            else:
-                return
-        wake_at = self._chain.next_wake()
-        other = self._attachment.chain.next_wake()
-        if other is not None and (wake_at is None or other < wake_at):
-            wake_at = other
-        if self._stalled_at is not None and (wake_at is None or self._stalled_at < wake_at):
-            wake_at = self._stalled_at
-        if wake_at is None or self._timer_at <= wake_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = wake_at
-        self._timer = self._loop.call_at(wake_at, self._ring)
-
     @_guarded
     def _ring(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
         if self.outcome is not None:
             return
         now = self._begin()
-        if self._stalled_at is not None and self._stalled_at <= now:
-            if self._attachment.taken == self._taken:
-                self._attachment.reset()
-                self._abandon(Mark.cut("write_stall"), now)
-                return
-            self._taken = self._attachment.taken  # slowly, but it reads
-            self._stalled_at = now + self._limits.write_stall_s
+        if self._stall.is_over(now):
+            self._attachment.reset()
+            self._abandon(Mark.cut("write_stall"), now)
+            return
         self._deliver(self._chain.timer(now), now)
         if self.outcome is None:
-            self._emit(self._attachment.chain.timer(now), now)
+            self._emit(self._attachment.chain.timer(now))
             self._settle(now)

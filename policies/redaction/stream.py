@@ -17,6 +17,7 @@ from proxy.dialects import sse
 from proxy.dialects.base import EVERY_CHANNEL, AfterEnd, Channel, Delta, DialectStream, Kind, Parsed
 from proxy.dialects.documents import is_binary, is_whole, key_at
 from proxy.dialects.stream import DONE, charset
+from proxy.dialects.template import Template
 from proxy.errors import Outcome
 from proxy.framing import Event, Framing
 from proxy.messages import Reply, ResponseHead
@@ -31,7 +32,7 @@ OnUnknown: TypeAlias = Literal["refuse", "pass"]
 
 _MOST_CHANNELS = 4096
 _MOST_LINES, _LINE_BYTES = 64, 256  # that are known to need no change
-_MOST_WAITING_BYTES = 1 << 24  # of events in which what is held may have to be said
+_MOST_KEPT_BYTES = 1 << 24  # of events made of long ones; short ones are bounded by the channels
 _UTF_8 = ("", "utf-8", "utf8", "us-ascii")
 _TURN = 8192  # bytes of events that are read in one turn; the first that is over is the last
 _SLICE = 4096  # bytes from which on an event is long, and characters of one that are read at once
@@ -60,6 +61,19 @@ class _Long:
         self.work: Generator[int, None, None]
 
 
+class _Text(TextRedactor):
+    """The text of a channel that goes on. What it holds can be said in `event`, the one that the last of it came with, once
+    that has been given the texts `given`, if there are any."""
+
+    __slots__ = ("event", "given", "size")
+
+    def __init__(self, scanner: Scanner, replace: Replace, *, arguments: bool, key: str) -> None:
+        super().__init__(scanner, replace, arguments=arguments, key=key)
+        self.event: Event | None = None
+        self.given: Sequence[Delta] = ()
+        self.size = 0  # bytes of the event, where it is made of a long one
+
+
 class TextStream(PolicyStream):
     """One exchange, or one attachment. `counts`: what to say of it in the end, by name."""
 
@@ -70,13 +84,12 @@ class TextStream(PolicyStream):
         self._counts = counts
         self._reply: DialectStream | None = None
         self._is_whole = self._is_sse = False
-        self._texts: dict[Channel, TextRedactor] = {}  # the channels that go on
-        # The event that the last of what a channel holds came with, and the texts it was given.
-        self._waiting: dict[Channel, tuple[Event, Sequence[Delta]]] = {}
-        self._waiting_bytes = 0
+        self._texts: dict[Channel, _Text] = {}  # the channels that go on
+        self._kept_bytes = 0  # of events made of long ones, in which something is held that may have to be said
         self._long: _Long | None = None
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
+        self._clean: Template | None = None  # of events that need no change beside their text
         self._passed: Event | None = None  # the last that went on
         self._ended: set[Channel] = set()  # what they held was said as the end of their text
         self._last: tuple[Event, _Long | None] | None = None  # ends choices, if nothing follows it
@@ -110,7 +123,7 @@ class TextStream(PolicyStream):
                     left -= cost
                     if left <= 0:
                         return Pause(0.0, passed, [long.stand_in, *events[number + 1 :]])
-                self._take(long.event, passed, long)
+                self._take_any(long.event, passed, long)
                 self._long = None
         except (StopRequested, BudgetExceeded, Unreadable) as error:
             return Stop(reason(error), events=passed)
@@ -148,7 +161,6 @@ class TextStream(PolicyStream):
 
     def _drop(self) -> None:
         self._texts.clear()
-        self._waiting.clear()
         self._long = self._last = None
 
     def facts(self) -> Mapping[str, int]:
@@ -156,7 +168,24 @@ class TextStream(PolicyStream):
 
     # One event
 
-    def _take(self, event: Event, passed: Events, long: _Long | None = None) -> None:
+    def _take(self, event: Event, passed: Events) -> None:
+        """One that is not long. Nearly all of a stream differ from the one before in a text that goes on, and nothing else."""
+        is_new = event.read is None  # so that a template is that of its very bytes
+        parsed = event.parsed
+        template = parsed.template
+        if is_new and template is not None and template is self._clean and parsed.deltas:
+            channel, text = parsed.deltas[0]
+            going = self._texts.get(channel)
+            if going is not None and not going.size:
+                decided = going.feed(text)
+                going.event, going.given = event, ((channel, decided),)
+                changed = event if decided == text else template.rewritten(event, decided)
+                if changed is not None:
+                    passed.append(changed)
+                return
+        self._take_any(event, passed)
+
+    def _take_any(self, event: Event, passed: Events, long: _Long | None = None) -> None:
         parsed = event.parsed
         is_known = parsed.known and not (self._is_sse and b"\0" in event.raw)  # as in UTF-16
         if not is_known and self._on_unknown == "refuse":
@@ -186,8 +215,8 @@ class TextStream(PolicyStream):
 
     def _pass(self, event: Event, parsed: Parsed, passed: Events, long: _Long | None) -> None:
         """The event with its texts redacted goes to `passed`. `parsed`: what of its ends is one."""
-        if self._is_sse and not sse.is_bare(event.raw):
-            event = self._with_other_lines(event, {} if long is None else long.lines)
+        if self._is_sse:
+            event = self._with_clean_lines(event, {} if long is None else long.lines)
         changed: Event | None = event
         if parsed.deltas or (parsed.ends and self._texts):
             changed = self._rewritten(event, parsed, passed, None if long is None else long.texts)
@@ -203,11 +232,11 @@ class TextStream(PolicyStream):
         of each is known already."""
         if len(parsed.deltas) == 1 and not parsed.ends and known is None:  # nearly all of a stream
             channel, text = parsed.deltas[0]
-            redactor = self._texts.get(channel)
-            if redactor is not None:
-                delta = (channel, redactor.feed(text))
-                self._keep(channel, event, (delta,))
-                return event.with_text(delta[1])
+            going = self._texts.get(channel)
+            if going is not None:
+                decided = going.feed(text)
+                self._keep(going, event, ((channel, decided),))
+                return event.with_text(decided)
         deltas: list[Delta] = []
         last: dict[Channel, int] = {}  # where the channel's last text stands
         for channel, text in parsed.deltas:
@@ -222,12 +251,11 @@ class TextStream(PolicyStream):
                 text = self._text(channel).feed(text)
             deltas.append((channel, text))
         for channel in last:
-            self._keep(channel, event, deltas)
+            self._keep(self._texts[channel], event, deltas)
         for channel in self._ending(parsed) if parsed.ends else ():
             if channel in last:
-                self._forget(channel)
                 position = last[channel]
-                deltas[position] = (channel, deltas[position][1] + self._texts.pop(channel).finish())
+                deltas[position] = (channel, deltas[position][1] + self._taken_out(channel).finish())
             else:
                 self._release(channel, passed)
         return event.with_deltas(deltas)
@@ -245,22 +273,20 @@ class TextStream(PolicyStream):
 
     # What may have to be said in an event of its own
 
-    def _keep(self, channel: Channel, event: Event, deltas: Sequence[Delta]) -> None:
-        self._forget(channel)
+    def _keep(self, going: _Text, event: Event, given: Sequence[Delta]) -> None:
+        self._kept_bytes -= going.size
+        going.event, going.given, going.size = event, given, 0
         if len(event.raw) > _SLICE:
-            if not self._texts[channel].held:
-                return
-            event, deltas = self._continuable(event, deltas), ()
-        self._waiting[channel] = (event, deltas)
-        self._waiting_bytes += len(event.raw)
-        if self._waiting_bytes > _MOST_WAITING_BYTES:
-            raise BudgetExceeded
+            going.event, going.given = (self._continuable(event, given), ()) if going.held else (None, ())
+            going.size = len(going.event.raw) if going.event is not None else 0
+            self._kept_bytes += going.size
+            if self._kept_bytes > _MOST_KEPT_BYTES:
+                raise BudgetExceeded
 
-    def _forget(self, channel: Channel) -> tuple[Event, Sequence[Delta]] | None:
-        kept = self._waiting.pop(channel, None)
-        if kept is not None:
-            self._waiting_bytes -= len(kept[0].raw)
-        return kept
+    def _taken_out(self, channel: Channel) -> _Text:
+        going = self._texts.pop(channel)
+        self._kept_bytes -= going.size
+        return going
 
     def _continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         """The event to be continued: nothing of it that was not looked at is said again. A text that is empty would not be
@@ -270,11 +296,10 @@ class TextStream(PolicyStream):
 
     def _release(self, channel: Channel, passed: Events) -> None:
         """The channel ends: what it holds goes in an event of its own."""
-        kept = self._forget(channel)
-        text = self._texts.pop(channel).finish()
-        if text and kept is not None:
-            event, deltas = kept
-            event = self._continuable(event, deltas) if deltas else event
+        going = self._taken_out(channel)
+        text, event = going.finish(), going.event
+        if text and event is not None:
+            event = self._continuable(event, going.given) if going.given else event
             passed.append(event.continuation(channel, text))
 
     # Long events
@@ -304,7 +329,7 @@ class TextStream(PolicyStream):
                 decided = yield from _fed(of_line.feed, line.decode(errors="surrogateescape"))
                 long.lines[line] = (decided + of_line.finish()).encode(errors="surrogateescape")
 
-    def _text(self, channel: Channel) -> TextRedactor:
+    def _text(self, channel: Channel) -> _Text:
         found = self._texts.get(channel)
         if found is None:
             if len(self._texts) + len(self._ended) >= _MOST_CHANNELS:
@@ -314,11 +339,11 @@ class TextStream(PolicyStream):
             found = self._texts[channel] = self._begun(channel)
         return found
 
-    def _begun(self, channel: Channel) -> TextRedactor:
+    def _begun(self, channel: Channel) -> _Text:
         index = channel.index
         key = key_at(index.split("/")[1:]) if isinstance(index, str) and "/" in index else ""
         arguments = channel.kind is Kind.TOOL_ARGUMENTS
-        return TextRedactor(self._scanner, self._replace, arguments=arguments, key=key)
+        return _Text(self._scanner, self._replace, arguments=arguments, key=key)
 
     # Texts that stand alone
 
@@ -354,8 +379,15 @@ class TextStream(PolicyStream):
                 return ""
         return redactor.finish()
 
-    def _with_other_lines(self, event: Event, known: Mapping[bytes, bytes]) -> Event:
+    def _with_clean_lines(self, event: Event, known: Mapping[bytes, bytes]) -> Event:
         """The event with its comments and its fields beside the data looked through, each line as a text of its own."""
+        clean = event if sse.is_bare(event.raw) else self._with_other_lines(event, known)
+        template = event.parsed.template
+        if clean is event and template is not None and template.fits(event.raw):
+            self._clean = template
+        return clean
+
+    def _with_other_lines(self, event: Event, known: Mapping[bytes, bytes]) -> Event:
         raw = sse.with_other_lines(event.raw, lambda line: known[line] if line in known else self._line(line))
         if raw == event.raw or self._reply is None:
             return event

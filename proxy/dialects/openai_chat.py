@@ -211,10 +211,10 @@ class ChatStream(openai_common.OpenAIStream):
         self._learner = Learner(_read_ordinary, _is_blank)
 
     def parse(self, raw: bytes) -> Parsed:
-        if self.framing is not Framing.SSE:
-            return super().parse(raw)
         if self._template is not None and (parsed := self._template.read(raw)) is not None:
             return parsed
+        if self.framing is not Framing.SSE:
+            return super().parse(raw)
         if raw == _DONE:  # an exception is a dear way to find out
             return DONE
         parsed = _read_ordinary(raw)
@@ -226,8 +226,7 @@ class ChatStream(openai_common.OpenAIStream):
     def rewrite(self, event: Event, deltas: Sequence[Delta]) -> Event | None:
         template = event.parsed.template
         if template is not None and template.fits(event.raw):
-            text = deltas[0][1]
-            return Event(template.write(text), self, template.says(text)) if text or not template.blank else None
+            return template.rewritten(event, deltas[0][1])
         if len(deltas) == 1 and self.framing is Framing.SSE and not event.parsed.mirrored:
             spliced = splice(event.raw, event.deltas[0][1], deltas[0][1])
             parsed = None if spliced is None else _read_ordinary(spliced, checked=True)
@@ -240,7 +239,7 @@ class ChatStream(openai_common.OpenAIStream):
         template = self._template_of(event, parsed)
         # Blank: beside its text the event says nothing that it would say again.
         if template is not None and template.blank and parsed.deltas[0][0] == channel:
-            return Event(template.write(text), self, template.says(text))
+            return template.event(self, text)
         return super().continuation(event, channel, text)
 
     def _template_of(self, event: Event, parsed: Parsed) -> Template | None:

@@ -27,6 +27,7 @@ from .stream import NOTHING, DocumentStream, Text, every_text, usage_of
 
 if TYPE_CHECKING:
     from ..messages import Request
+    from .template import Template
 
 MAX_CHOICES = 128
 """OpenAI's own limit of `n`, and ours of the choices that are kept track of."""
@@ -170,6 +171,7 @@ class OpenAIStream(DocumentStream):
         self.terminates = framing is Framing.SSE
         self._call = call
         self._open: dict[int, bool] = {}
+        self._noted: Template | None = None  # of events of whose choices all is noted
         """The choices delivered so far: whether more of each may come."""
 
     @abstractmethod
@@ -275,8 +277,12 @@ class OpenAIStream(DocumentStream):
             self.finished = True
             return
         for event in events:
-            if event.is_parsed or not self._note_states(event.raw):
+            parsed = event.read
+            if parsed is not None and parsed.template is not None and parsed.template is self._noted:
+                self._last = event.raw
+            elif parsed is not None or not self._note_states(event.raw):
                 parsed = event.parsed
+                self._noted = parsed.template
                 if parsed.choices:
                     self._last = event.raw
                     for index in parsed.choices:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from .base import Parsed
+from ..framing import Event
+from .base import DialectStream, Parsed
 from .documents import encode
 
 _PROBE = "penstock probe 7c1f4e9ab2d05836"
@@ -42,7 +43,7 @@ class Template:
         if not raw.startswith(self._before) or not raw.endswith(self._after):  # `fits`, which is one call more
             return None
         try:
-            return self.says(_decode_text(raw[self._start : self._stop]))
+            return self._says(_decode_text(raw[self._start : self._stop]))
         except ValueError:
             return None
 
@@ -50,13 +51,16 @@ class Template:
         """Whether an event that had this template still has it: what stands beside its data may have been changed."""
         return raw.startswith(self._before) and raw.endswith(self._after)
 
-    def says(self, text: str) -> Parsed:
-        """What an event with this text says."""
-        return Parsed([(self._channel, text)] if text else (), (), None, self._choices, True, False, self)
+    def event(self, stream: DialectStream, text: str) -> Event:
+        """An event of `stream` with this text."""
+        return Event(self._head + encode(text) + self._tail, stream, self._says(text))
 
-    def write(self, text: str) -> bytes:
-        """The event with this text."""
-        return self._head + encode(text) + self._tail
+    def rewritten(self, event: Event, text: str) -> Event | None:
+        """`event`, which has this template, with another text; None where without one it is not worth sending."""
+        return self.event(event.stream, text) if text or not self.blank else None
+
+    def _says(self, text: str) -> Parsed:
+        return Parsed([(self._channel, text)] if text else (), (), None, self._choices, True, False, self)
 
 
 class Learner:

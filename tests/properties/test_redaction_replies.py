@@ -220,7 +220,7 @@ def test_a_channel_says_the_redacted_text_however_it_came(form: Form, text: str,
         body = b"".join(form.event(piece) for piece in pieces if piece) + form.end
         exchange = play(CONFIG, form.dialect, form.content_type, body)
         assert merged(exchange.delivered, form.channel) == expected
-        read_again = [exchange.delivered[0]._stream.event(event.raw) for event in exchange.delivered]
+        read_again = [exchange.delivered[0].stream.event(event.raw) for event in exchange.delivered]
         assert merged(read_again, form.channel) == expected
 
 
@@ -271,7 +271,7 @@ def test_where_nothing_is_found_every_text_is_as_it_was(fixture: str, dialect: s
     with a text that is held."""
     body = (FIXTURES / fixture).read_bytes()
     exchange = play(DEFAULTS, dialect, SSE, body)
-    stream = exchange.delivered[0]._stream
+    stream = exchange.delivered[0].stream
     before = [stream.event(raw) for raw in stream.framer(1 << 20).feed(body)]
     known = list(takewhile(lambda event: event.known, before))
     if len(known) < len(before):

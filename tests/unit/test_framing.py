@@ -248,9 +248,9 @@ def event() -> Event:
 
 def test_an_event_is_read_at_most_once_and_only_if_asked() -> None:
     read = event()
-    assert not read.is_parsed
+    assert read.read is None
     assert read.deltas == [(TEXT, "hi")]
-    assert read.is_parsed
+    assert read.read is not None
     parsed = read.parsed
     assert read.ends == [Channel(0, None, None)]
     assert read.ends != [EVERY_CHANNEL]
@@ -265,7 +265,7 @@ def test_an_events_document_is_a_copy() -> None:
     read = event()
     read.document["choices"].clear()
     assert read.document["choices"]
-    assert not read.is_parsed
+    assert read.read is None
 
 
 def test_content_is_not_in_an_events_representation() -> None:

@@ -20,11 +20,10 @@ def stream(media_type: str) -> DialectStream:
     return choose("generic", "/").open(ResponseHead(200, Headers({"Content-Type": media_type})), Call())
 
 
-def intake(
-    media_type: str = SSE, coding: str | None = None, *, event_bytes: int = 100, reply_bytes: int = 200
-) -> Intake:
+def intake(media_type: str = SSE, coding: str | None = None, *, ends_with_connection: bool = False) -> Intake:
     headers = Headers() if coding is None else Headers({"Content-Encoding": coding})
-    made = Intake(stream(media_type), headers, event_bytes=event_bytes, reply_bytes=reply_bytes)
+    reply = stream(media_type)
+    made = Intake(reply, headers, event_bytes=100, reply_bytes=200, ends_with_connection=ends_with_connection)
     assert "Content-Encoding" not in headers
     return made
 
@@ -38,15 +37,15 @@ def test_a_read_gives_the_events_that_it_completes() -> None:
     body = intake()
     assert [event.raw for event in body.feed(b"data: a\n\ndata: b\n\ndata")] == [b"data: a\n\n", b"data: b\n\n"]
     assert [event.raw for event in body.feed(b": c\n\n")] == [b"data: c\n\n"]
-    assert body.finish(ends_with_connection=False) == []
+    assert body.finish() == []
     assert not body.decodes
 
 
 def test_a_whole_body_is_one_event_at_its_end() -> None:
-    body = intake(JSON)
+    body = intake(JSON, ends_with_connection=True)
     assert body.feed(b'{"a":') == []
     assert body.feed(b'"b"}') == []
-    assert [event.raw for event in body.finish(ends_with_connection=True)] == [b'{"a":"b"}']
+    assert [event.raw for event in body.finish()] == [b'{"a":"b"}']
     assert body.whole == b'{"a":"b"}'
 
 
@@ -63,7 +62,7 @@ def test_a_coded_body_is_decoded() -> None:
     events = [event.raw for i in range(len(coded)) for event in body.feed(coded[i : i + 1])]
     assert events == [b"data: a\n\n", b"data: b\n\n"]
     assert body.decodes
-    assert body.finish(ends_with_connection=False) == []
+    assert body.finish() == []
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "nonsense"])
@@ -139,37 +138,39 @@ def test_an_answer_without_an_end_is_an_early_end_only_where_nothing_else_says_t
     for ends_with_connection in (False, True):
         head = ResponseHead(200, Headers({"Content-Type": SSE}))
         stream = choose("openai-chat", "/").open(head, Call())
-        body = Intake(stream, head.headers, event_bytes=1000, reply_bytes=1000)
+        body = Intake(
+            stream, head.headers, event_bytes=1000, reply_bytes=1000, ends_with_connection=ends_with_connection
+        )
         for event in events:
             body.feed(event)
         if complete or not ends_with_connection:
-            assert body.finish(ends_with_connection=ends_with_connection) == []
+            assert body.finish() == []
         else:
             with pytest.raises(UpstreamTruncated):
-                body.finish(ends_with_connection=True)
+                body.finish()
 
 
 def test_a_coded_body_that_ends_too_early_is_truncated() -> None:
     body = intake(coding="gzip")
     body.feed(gzip(b"data: a\n\n")[:-4])
     with pytest.raises(UpstreamTruncated):
-        body.finish(ends_with_connection=False)
+        body.finish()
 
 
 def test_half_an_event_is_an_early_end_only_where_nothing_else_says_that_this_is_the_end() -> None:
     for media_type in (SSE, NDJSON):
-        chunked, close_delimited = intake(media_type), intake(media_type)
+        chunked, close_delimited = intake(media_type), intake(media_type, ends_with_connection=True)
         chunked.feed(b"data: a")
         close_delimited.feed(b"data: a")
-        assert [event.raw for event in chunked.finish(ends_with_connection=False)] == [b"data: a"]
+        assert [event.raw for event in chunked.finish()] == [b"data: a"]
         with pytest.raises(UpstreamTruncated):
-            close_delimited.finish(ends_with_connection=True)
+            close_delimited.finish()
 
 
 def test_an_empty_line_at_the_end_is_no_half_event() -> None:
-    body = intake()
+    body = intake(ends_with_connection=True)
     body.feed(b"data: a\n\n\n")
-    assert [event.raw for event in body.finish(ends_with_connection=True)] == [b"\n"]
+    assert [event.raw for event in body.finish()] == [b"\n"]
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,10 @@ def test_where_unread_bytes_could_be_added_to(
     assert body.between_events is expected
 
 
-def gemini(*parts: bytes, media_type: str) -> Intake:
+def gemini(*parts: bytes, media_type: str, ends_with_connection: bool = True) -> Intake:
     head = ResponseHead(200, Headers({"Content-Type": media_type}))
-    body = Intake(choose("gemini", "/").open(head, Call(stream=True)), head.headers, event_bytes=1000, reply_bytes=1000)
+    reply = choose("gemini", "/").open(head, Call(stream=True))
+    body = Intake(reply, head.headers, event_bytes=1000, reply_bytes=1000, ends_with_connection=ends_with_connection)
     for part in parts:
         body.feed(part)
     return body
@@ -206,46 +208,46 @@ def gemini(*parts: bytes, media_type: str) -> Intake:
 
 def test_the_end_of_a_part_is_not_the_end_of_an_answer() -> None:
     call = b'data: {"candidates":[{"content":{"parts":[{"functionCall":{"args":{"a":"b"}}}]}%s}]}\n\n'
-    assert gemini(call % b',"finishReason":"STOP"', media_type=SSE).finish(ends_with_connection=True) == []
+    assert gemini(call % b',"finishReason":"STOP"', media_type=SSE).finish() == []
     with pytest.raises(UpstreamTruncated):
-        gemini(call % b"", media_type=SSE).finish(ends_with_connection=True)
+        gemini(call % b"", media_type=SSE).finish()
 
 
 @pytest.mark.parametrize("ends_with_connection", [False, True])
 def test_an_array_shows_itself_whether_it_is_complete(ends_with_connection: bool) -> None:
-    closed = gemini(b"[{}", b",{}", b"]\n", media_type=JSON).finish(ends_with_connection=ends_with_connection)
-    assert [event.raw for event in closed] == [b"\n"]
+    closed = gemini(b"[{}", b",{}", b"]\n", media_type=JSON, ends_with_connection=ends_with_connection)
+    assert [event.raw for event in closed.finish()] == [b"\n"]
     with pytest.raises(UpstreamTruncated):
-        gemini(b"[{}", b",{}", media_type=JSON).finish(ends_with_connection=ends_with_connection)
+        gemini(b"[{}", b",{}", media_type=JSON, ends_with_connection=ends_with_connection).finish()
 
 
 @pytest.mark.parametrize("whole", [b'{"a": ["}", {"b": "\\"]"}]}', b' [1, {"a": "{"}]\n'])
 def test_a_document_shows_whether_it_is_complete_where_nothing_else_does(whole: bytes) -> None:
     for cut in range(1, len(whole) + 1):
-        body, half = intake(JSON), whole[:cut]
+        body, half = intake(JSON, ends_with_connection=True), whole[:cut]
         body.feed(half)
         if cut >= len(whole.rstrip()) or not half.strip():
-            body.finish(ends_with_connection=True)
+            body.finish()
         else:
             with pytest.raises(UpstreamTruncated):
-                body.finish(ends_with_connection=True)
+                body.finish()
         said_to_be_whole = intake(JSON)
         said_to_be_whole.feed(half)
-        said_to_be_whole.finish(ends_with_connection=False)
+        said_to_be_whole.finish()
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"12", b"<style>b {", b"it is [no JSON"])
 def test_what_is_no_document_is_complete_when_it_ends(body: bytes) -> None:
-    read = intake(JSON)
+    read = intake(JSON, ends_with_connection=True)
     read.feed(body)
-    read.finish(ends_with_connection=True)
+    read.finish()
 
 
 # What nobody reads
 
 
 def witnessed(body: bytes, media_type: str = SSE, coding: str | None = None) -> Unread:
-    unread = Unread(Framing.SSE, Headers(), intake(media_type, coding))
+    unread = Unread(Framing.SSE, Headers(), intake(media_type, coding, ends_with_connection=True))
     for place in range(0, len(body), 7):
         unread.show(body[place : place + 7])
     return unread

@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from rigs.doubles import Client, Hooks, Loop, Reading, Shout, StreamLimits, in_turn, raising
@@ -288,15 +288,36 @@ def test_a_read_with_very_many_events_is_given_in_turns() -> None:
         scene.assert_released(COMPLETE, "end")
 
 
-def test_after_a_read_of_a_flood_the_others_have_their_turn() -> None:
+@pytest.mark.parametrize("before", [(), (A, B)])
+def test_after_a_read_of_a_flood_the_others_have_their_turn(before: tuple[bytes, ...]) -> None:
     """Else the loop goes on to read the same upstream, as long as there is anything."""
-    scene = Scene().begin(b"x" * TURN_BYTES)
+    scene = Scene().begin(*before, b"x" * TURN_BYTES)
     assert scene.reading.paused
     assert scene.loop.turn()
     assert not scene.reading.paused
     scene.reading.feed(b"x" * (TURN_BYTES - 1))
     assert not scene.reading.paused
-    assert len(scene.client.body) == 2 * TURN_BYTES - 1
+    assert len(scene.client.body) == len(b"".join(before)) + 2 * TURN_BYTES - 1
+
+
+@pytest.mark.parametrize("sees", Sees)
+def test_a_read_that_fills_the_clients_buffer_is_the_last_until_it_drains(sees: Sees) -> None:
+    scene = Scene(link(Hooks(), sees)).begin(A, B)
+    scene.client.on_write = scene.relay.unwritable
+    scene.reading.feed(C)
+    assert scene.reading.paused
+    assert scene.loop.pending
+    scene.client.on_write = lambda: None
+    scene.relay.writable()
+    assert not scene.reading.paused
+    assert scene.client.body == A + B + C
+
+
+def test_who_watches_the_upstream_is_told_of_each_read_though_nobody_sees_events() -> None:
+    scene = Scene(link(hooks := Hooks(), Sees.ACTIVITY), attachment=[link(beat := Hooks(), Sees.ACTIVITY)])
+    scene.begin(A, B, C)
+    assert hooks.told.count("activity") == beat.told.count("activity") == 3
+    assert scene.client.body == A + B + C
 
 
 def test_a_client_that_is_slow_by_then_is_waited_for() -> None:
@@ -873,7 +894,7 @@ def test_a_policy_that_spoils_every_head_does_not_keep_the_client_waiting(monkey
 
 def test_a_fault_of_our_own_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(link(Hooks())).begin(A)
-    monkeypatch.setattr(scene.chain, "feed", raising)
+    monkeypatch.setattr(Chain, "feed", raising)
     scene.reading.feed(B)
     assert scene.client.body == A
     scene.assert_released(Outcome.of("internal_error", "relay"), "abort")
@@ -1276,17 +1297,16 @@ def test_reading_that_resumes_can_stop_again_from_within() -> None:
     scene.assert_released(Outcome.of("write_stall"), "reset")
 
 
-def test_a_policys_answer_to_the_end_of_reading_can_fill_the_buffer_again() -> None:
+def test_a_policys_answer_to_the_end_of_reading_can_fill_the_buffer_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client drained, a policy writes at that very moment, the buffer is full: reading does not resume."""
     scene = Scene(link(Hooks())).begin(A)
     scene.relay.unwritable()
-    monkey = cast(Any, scene.chain)
-    reading = scene.chain.reading
+    reading = Chain.reading
 
-    def reading_again(reads: bool, now: float) -> Events:
-        return reading(reads, now) + ([comment()] if reads else [])
+    def answers(chain: Chain, reads: bool, now: float) -> Events:
+        return reading(chain, reads, now) + ([comment()] if reads and chain is scene.chain else [])
 
-    monkey.reading = reading_again
+    monkeypatch.setattr(Chain, "reading", answers)
     scene.client.on_write = scene.relay.unwritable
     scene.relay.writable()
     assert scene.client.body == A + b": ping\n\n"

@@ -16,6 +16,7 @@ from rigs.wires import WIRES
 from policies.redaction.json_text import TextRedactor
 from proxy.dialects.base import Channel, Kind
 from proxy.errors import COMPLETE
+from proxy.framing import Event
 from proxy.messages import ResponseHead
 from proxy.policy import Events
 from proxy.testing import Simulation, joined, make_head, sse, texts
@@ -279,6 +280,29 @@ async def test_so_are_the_lines_beside_the_data(begin: Begin) -> None:
     assert joined(exchange.delivered) == (
         b": ask [MAIL]\r\n\r\n: ping\n\nid: 7 [MAIL]\nevent: x\nretry: 5\ndata: {}\n[MAIL]: y\n\n"
     )
+
+
+async def test_and_in_each_of_many_events_that_are_alike_but_for_their_text(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for line in (b": ask ann@example.com\n", b": ask\n", b"id: ann@example.com\n", b""):
+        for word in ("so ", "it ", "goes ", "on ", "ann@example.com "):
+            exchange.read(line + chunk({"content": word}))
+        exchange.read(b": ann@example.com\n" + chunk({"content": "now "}))
+    assert texts(exchange.delivered)[TEXT] == "so it goes on [MAIL] now " * 4
+    assert b"ann" not in joined(exchange.delivered)
+    assert joined(exchange.delivered).count(b"[MAIL]\n") == 14
+
+
+async def test_and_where_somebody_who_has_read_the_event_added_them(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    alike = [exchange.read(chunk({"content": word}))[0] for word in ("so ", "it ", "goes ", "on ")]
+    template = alike[-1].parsed.template
+    assert template is not None
+    read = template.event(alike[-1].stream, "ann@example.com ")
+    changed = Event(b": ann@example.com\n" + read.raw, read.stream, read.parsed)
+    left = exchange.stream.on_events([changed], 0.0)
+    assert isinstance(left, list)
+    assert joined(left) == b": [MAIL]\n" + chunk({"content": "[MAIL] "})
 
 
 async def test_bytes_that_are_no_text_in_a_comment_stay(begin: Begin) -> None:
