@@ -10,8 +10,9 @@ A long event is read slice by slice, each in a turn of the event loop of its own
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from proxy.dialects import sse
 from proxy.dialects.base import EVERY_CHANNEL, AfterEnd, Channel, Delta, DialectStream, Kind, Parsed
@@ -32,7 +33,9 @@ OnUnknown: TypeAlias = Literal["refuse", "pass"]
 
 _MOST_CHANNELS = 4096
 _MOST_LINES, _LINE_BYTES = 64, 256  # that are known to need no change
-_MOST_KEPT_BYTES = 1 << 24  # of events made of long ones; short ones are bounded by the channels
+_MOST_WAITING_BYTES = 1 << 24  # of events in which what is held may have to be said
+_LEAST_SO_FAR, _SURELY_SO_FAR = 4, 8  # characters: that the next event begins with so many is no chance
+_PART = re.compile(r"([^/]+/(?:content|summary))/(\d+)")  # the index of one in the Responses API
 _UTF_8 = ("", "utf-8", "utf8", "us-ascii")
 _TURN = 8192  # bytes of events that are read in one turn; the first that is over is the last
 _SLICE = 4096  # bytes from which on an event is long, and characters of one that are read at once
@@ -61,17 +64,13 @@ class _Long:
         self.work: Generator[int, None, None]
 
 
-class _Text(TextRedactor):
-    """The text of a channel that goes on. What it holds can be said in `event`, the one that the last of it came with, once
-    that has been given the texts `given`, if there are any."""
+class _Waiting(NamedTuple):
+    """What came last of a text that is held: in this event, by this channel, and the texts that the event was given; none
+    where they were given already."""
 
-    __slots__ = ("event", "given", "size")
-
-    def __init__(self, scanner: Scanner, replace: Replace, *, arguments: bool, key: str) -> None:
-        super().__init__(scanner, replace, arguments=arguments, key=key)
-        self.event: Event | None = None
-        self.given: Sequence[Delta] = ()
-        self.size = 0  # bytes of the event, where it is made of a long one
+    event: Event
+    channel: Channel
+    deltas: Sequence[Delta]
 
 
 class TextStream(PolicyStream):
@@ -84,9 +83,13 @@ class TextStream(PolicyStream):
         self._counts = counts
         self._reply: DialectStream | None = None
         self._is_whole = self._is_sse = False
-        self._texts: dict[Channel, _Text] = {}  # the channels that go on
-        self._kept_bytes = 0  # of events made of long ones, in which something is held that may have to be said
+        self._texts: dict[Channel, TextRedactor] = {}  # the channels that go on
+        self._waiting: dict[Channel, _Waiting] = {}  # what they hold
+        self._waiting_bytes = 0
         self._long: _Long | None = None
+        # What unknown channels said last, and how often in a row that was more of the same.
+        self._said: dict[Channel, tuple[str, int]] = {}
+        self._parts: dict[tuple[Kind | None, str], Channel] = {}  # the last in each list of parts
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
         self._clean: Template | None = None  # of events that need no change beside their text
@@ -135,8 +138,7 @@ class TextStream(PolicyStream):
         released: Events = []
         if self._last is not None:
             self._follow(DONE, released)
-        for channel in list(self._texts):
-            self._release(channel, released)
+        self._release(list(self._texts), released)
         return self._apart(released)
 
     def _apart(self, released: Events) -> Events:
@@ -161,6 +163,8 @@ class TextStream(PolicyStream):
 
     def _drop(self) -> None:
         self._texts.clear()
+        self._waiting.clear()
+        self._said.clear()
         self._long = self._last = None
 
     def facts(self) -> Mapping[str, int]:
@@ -173,12 +177,12 @@ class TextStream(PolicyStream):
         is_new = event.read is None  # so that a template is that of its very bytes
         parsed = event.parsed
         template = parsed.template
-        if is_new and template is not None and template is self._clean and parsed.deltas:
+        if is_new and template is not None and template is self._clean and parsed.deltas and not self._said:
             channel, text = parsed.deltas[0]
-            going = self._texts.get(channel)
-            if going is not None and not going.size:
-                decided = going.feed(text)
-                going.event, going.given = event, ((channel, decided),)
+            redactor = self._texts.get(channel)
+            if redactor is not None:
+                decided = redactor.feed(text)
+                self._keep(channel, channel, event, ((channel, decided),))
                 changed = event if decided == text else template.rewritten(event, decided)
                 if changed is not None:
                     passed.append(changed)
@@ -232,17 +236,22 @@ class TextStream(PolicyStream):
         of each is known already."""
         if len(parsed.deltas) == 1 and not parsed.ends and known is None:  # nearly all of a stream
             channel, text = parsed.deltas[0]
-            going = self._texts.get(channel)
-            if going is not None:
-                decided = going.feed(text)
-                self._keep(going, event, ((channel, decided),))
-                return event.with_text(decided)
+            redactor = self._texts.get(channel)
+            if redactor is not None:
+                if self._said:
+                    self._check_pieces(channel, text)
+                delta = (channel, redactor.feed(text))
+                self._keep(channel, channel, event, (delta,))
+                return event.with_text(delta[1])
         deltas: list[Delta] = []
         last: dict[Channel, int] = {}  # where the channel's last text stands
         for channel, text in parsed.deltas:
             alone = self._is_whole or self._stands_alone(channel)
             if not alone:
-                last[channel] = len(deltas)
+                whose = self._text_of(channel)
+                last[whose] = len(deltas)
+                if channel not in parsed.ends:  # of itself, so that it is whole
+                    self._check_pieces(whose, text)
             if known is not None:
                 text = known[len(deltas)]
             elif alone:
@@ -250,20 +259,23 @@ class TextStream(PolicyStream):
             else:
                 text = self._text(channel).feed(text)
             deltas.append((channel, text))
-        for channel in last:
-            self._keep(self._texts[channel], event, deltas)
-        for channel in self._ending(parsed) if parsed.ends else ():
-            if channel in last:
-                position = last[channel]
-                deltas[position] = (channel, deltas[position][1] + self._taken_out(channel).finish())
+        for whose, position in last.items():
+            self._keep(whose, deltas[position][0], event, deltas)
+        elsewhere = []
+        for whose in self._ending(parsed) if parsed.ends else ():
+            if whose in last:
+                self._forget(whose)
+                channel, text = deltas[last[whose]]
+                deltas[last[whose]] = (channel, text + self._finish(whose))
             else:
-                self._release(channel, passed)
+                elsewhere.append(whose)
+        self._release(elsewhere, passed)
         return event.with_deltas(deltas)
 
     def _ending(self, parsed: Parsed) -> list[Channel]:
         """The channels whose text is to end now. Where another text would follow, one that holds nothing goes on instead: so
         the same text does too."""
-        ending = [channel for channel in self._texts if _ends(parsed, channel)]
+        ending = [channel for channel in self._texts if self._has_ended(channel, parsed)]
         if not ending or (self._reply is not None and self._reply.after_end is AfterEnd.NEW):
             return ending
         whole = {channel for channel, _ in parsed.deltas if channel in parsed.ends}  # in this very event
@@ -271,22 +283,34 @@ class TextStream(PolicyStream):
         self._ended.update(channel for channel in ending if channel not in whole)
         return ending
 
+    def _has_ended(self, whose: Channel, parsed: Parsed) -> bool:
+        """Whether the text ends, or the part of it that came last, or one behind that."""
+        if _ends(parsed, whose):
+            return True
+        kept = self._waiting.get(whose)
+        part = None if kept is None else _PART.fullmatch(str(kept.channel.index))
+        behind = [end for end in parsed.ends if end.kind in (None, whose.kind)] if part is not None else ()
+        parts = [_PART.fullmatch(str(end.index)) for end in behind]
+        return part is not None and any(it and it[1] == part[1] and int(it[2]) >= int(part[2]) for it in parts)
+
     # What may have to be said in an event of its own
 
-    def _keep(self, going: _Text, event: Event, given: Sequence[Delta]) -> None:
-        self._kept_bytes -= going.size
-        going.event, going.given, going.size = event, given, 0
+    def _keep(self, whose: Channel, channel: Channel, event: Event, deltas: Sequence[Delta]) -> None:
+        self._forget(whose)
         if len(event.raw) > _SLICE:
-            going.event, going.given = (self._continuable(event, given), ()) if going.held else (None, ())
-            going.size = len(going.event.raw) if going.event is not None else 0
-            self._kept_bytes += going.size
-            if self._kept_bytes > _MOST_KEPT_BYTES:
-                raise BudgetExceeded
+            if not self._texts[whose].held:
+                return
+            event, deltas = self._continuable(event, deltas), ()
+        self._waiting[whose] = _Waiting(event, channel, deltas)
+        self._waiting_bytes += len(event.raw)
+        if self._waiting_bytes > _MOST_WAITING_BYTES:
+            raise BudgetExceeded
 
-    def _taken_out(self, channel: Channel) -> _Text:
-        going = self._texts.pop(channel)
-        self._kept_bytes -= going.size
-        return going
+    def _forget(self, whose: Channel) -> _Waiting | None:
+        kept = self._waiting.pop(whose, None)
+        if kept is not None:
+            self._waiting_bytes -= len(kept.event.raw)
+        return kept
 
     def _continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         """The event to be continued: nothing of it that was not looked at is said again. A text that is empty would not be
@@ -294,13 +318,23 @@ class TextStream(PolicyStream):
         assert self._reply is not None
         return self._reply.continuable(event, [(channel, text or "-") for channel, text in deltas])
 
-    def _release(self, channel: Channel, passed: Events) -> None:
-        """The channel ends: what it holds goes in an event of its own."""
-        going = self._taken_out(channel)
-        text, event = going.finish(), going.event
-        if text and event is not None:
-            event = self._continuable(event, going.given) if going.given else event
-            passed.append(event.continuation(channel, text))
+    def _finish(self, whose: Channel) -> str:
+        """The end of the channel: what it holds."""
+        self._said.pop(whose, None)
+        return self._texts.pop(whose).finish()
+
+    def _release(self, ending: Sequence[Channel], passed: Events) -> None:
+        """The channels end: what they hold goes in events of its own. What came together goes together, as far as the API
+        can say it in one event: a client that takes a text from one of two places would else have it twice."""
+        together: dict[int, Events] = {}
+        for whose in ending:
+            kept = self._forget(whose)
+            text = self._finish(whose)
+            if text and kept is not None:
+                event = self._continuable(kept.event, kept.deltas) if kept.deltas else kept.event
+                together.setdefault(id(kept.event), []).append(event.continuation(kept.channel, text))
+        for events in together.values():
+            passed += events if self._reply is None or len(events) < 2 else self._reply.joined(events)
 
     # Long events
 
@@ -329,21 +363,56 @@ class TextStream(PolicyStream):
                 decided = yield from _fed(of_line.feed, line.decode(errors="surrogateescape"))
                 long.lines[line] = (decided + of_line.finish()).encode(errors="surrogateescape")
 
-    def _text(self, channel: Channel) -> _Text:
-        found = self._texts.get(channel)
+    def _text(self, channel: Channel) -> TextRedactor:
+        whose = self._text_of(channel)
+        found = self._texts.get(whose)
         if found is None:
             if len(self._texts) + len(self._ended) >= _MOST_CHANNELS:
                 raise BudgetExceeded
-            if channel in self._ended and self._on_unknown == "refuse":
+            if whose in self._ended and self._on_unknown == "refuse":
                 raise Unreadable  # it could complete what was said already
-            found = self._texts[channel] = self._begun(channel)
+            found = self._texts[whose] = self._begun(channel)
         return found
 
-    def _begun(self, channel: Channel) -> _Text:
-        index = channel.index
-        key = key_at(index.split("/")[1:]) if isinstance(index, str) and "/" in index else ""
+    def _text_of(self, channel: Channel) -> Channel:
+        """The channel by which its text is known. One that grows is `repeated` only in events that have it twice; and where a
+        part has not ended when the next begins it goes on there (vLLM counts `content_index` up with each delta)."""
+        if channel.grows:
+            channel = channel._replace(repeated=False, grows=False)
+        if channel in self._texts or not isinstance(channel.index, str):
+            return channel
+        part = _PART.fullmatch(channel.index)
+        if part is None:
+            return channel
+        before = self._parts.get((channel.kind, part[1]))
+        if before is not None and before in self._texts and before in self._waiting:
+            return before
+        if len(self._parts) < _MOST_CHANNELS:
+            self._parts[channel.kind, part[1]] = channel
+        return channel
+
+    def _check_pieces(self, whose: Channel, text: str) -> None:
+        """Raises Unreadable where events of unknown shape say all that was said so far, and no pieces: then none of the texts
+        is a continuation of the one before."""
+        index = whose.index
+        is_unknown = isinstance(index, str) and (index.startswith("/") or (not index and self._is_sse))
+        if not is_unknown or self._on_unknown == "pass":
+            return
+        before, times = self._said.get(whose, ("", 0))
+        if len(set(before)) < _LEAST_SO_FAR or not text.startswith(before):
+            times = 0
+        elif any(map(str.isalnum, text[len(before) :])):  # and not only the dots of who is at work
+            times += 1
+        if times > 1 or (times and len(before) >= _SURELY_SO_FAR and self._scanner.redact(text, self._replace) != text):
+            raise Unreadable
+        self._said[whose] = (text if len(text) <= _SLICE else "", times)
+
+    def _begun(self, channel: Channel) -> TextRedactor:
+        index, key = channel.index, ""
+        if isinstance(index, str) and channel.kind is not Kind.REASONING and not _PART.fullmatch(index):
+            key = key_at(index.split("/")[1:])  # what the model says by itself is the value of nothing
         arguments = channel.kind is Kind.TOOL_ARGUMENTS
-        return _Text(self._scanner, self._replace, arguments=arguments, key=key)
+        return TextRedactor(self._scanner, self._replace, arguments=arguments, key=key)
 
     # Texts that stand alone
 

@@ -177,6 +177,9 @@ class DialectStream(Protocol):
         such an event: clients join what they get, so that a name said twice would be doubled. Raises ValueError where
         `event` has no such channel or is a whole body."""
 
+    def joined(self, continuations: list[Event]) -> list[Event]:
+        """Continuations of one event, in as few events as this API can say them in."""
+
     def without_mirrors(self, event: Event) -> Event | None:
         """`event` without what says texts in other forms (`Parsed.mirrored`), but where that says exactly the texts that
         the event itself has, and of members with the same name only with the last; None where nothing is left worth sending."""

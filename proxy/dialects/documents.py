@@ -215,11 +215,15 @@ _WORDS = frozenset(
 # More of them, of replies: what stands under these names, or under one that ends so, is no text that comes in pieces.
 _LABELS = frozenset(
     (
-        "channel", "digest", "encoding", "format", "kind", "namespace", "provider", "service_tier", "system_fingerprint",
-        "version",
+        "agent", "author", "channel", "date", "digest", "encoding", "format", "kind", "namespace", "node", "provider",
+        "service_tier", "system_fingerprint", "time", "timestamp", "tool", "version",
     )
 )  # fmt: skip
-_LABEL_ENDINGS = ("_at", "_name", "_reason", "_status", "_type", "_uri", "_url", "Name", "Reason", "Type", "Uri", "Url")
+_LABEL_ENDINGS = (
+    "_at", "_date", "_mode", "_name", "_node", "_ns", "_path", "_reason", "_status", "_time", "_type", "_uri", "_url",
+    "_version", "At", "Date", "Mode", "Name", "Node", "Path", "Reason", "Status", "Time", "Type", "Uri", "Url", "Version",
+)  # fmt: skip
+_LABEL_BEGINNINGS = ("langgraph_", "lc_", "ls_")  # what LangChain has beside each piece
 # Below these names, and in `data` below the second, APIs have binary data. Long enough, it is not mistaken for anything.
 _BINARY = frozenset(
     (
@@ -274,7 +278,7 @@ def is_word(key: object) -> bool:
 
 def is_label(key: str) -> bool:
     """Whether what stands under this key of a reply is such a word, or the like: it is short, and said in one piece."""
-    return is_word(key) or key in _LABELS or key.endswith(_LABEL_ENDINGS)
+    return is_word(key) or key in _LABELS or key.endswith(_LABEL_ENDINGS) or key.startswith(_LABEL_BEGINNINGS)
 
 
 def is_whole(path: Sequence[str | int]) -> bool:

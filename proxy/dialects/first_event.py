@@ -99,6 +99,9 @@ class FirstEventStream:
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         return self._stream.continuation(event, channel, text)
 
+    def joined(self, continuations: list[Event]) -> list[Event]:
+        return self._stream.joined(continuations)
+
     def without_mirrors(self, event: Event) -> Event | None:
         return self._stream.without_mirrors(event)
 

@@ -52,6 +52,7 @@ class GeminiStream(DocumentStream):
         self._call = call
         self._open: dict[int, bool] = {}
         """The candidates delivered so far: whether more of each may come."""
+        self._goes_on = False  # text came after the end of its candidate: such ends say nothing here
         self._begun = False  # the first element of the array was delivered
         self._bare = False  # what was to be an array is none
 
@@ -138,10 +139,14 @@ class GeminiStream(DocumentStream):
             for index in parsed.choices:
                 if len(self._open) < _MAX_CANDIDATES:
                     self._open.setdefault(index, True)
+            ended = [index for index, is_open in self._open.items() if not is_open]
+            if any(channel.choice in ended and not channel.repeated for channel, _ in parsed.deltas):
+                self._goes_on, self.finished = True, False
+                self._open = dict.fromkeys(self._open, True)
             for end in parsed.ends:
                 if end == EVERY_CHANNEL:
                     self.finished = self.finished or self._closes(event)
-                elif end.kind is None and end.choice in self._open:
+                elif end.kind is None and end.choice in self._open and not self._goes_on:
                     self._open[end.choice] = False
         if self.framing is Framing.SSE and len(self._open) >= self._call.choices:
             self.finished = self.finished or not any(self._open.values())
@@ -168,6 +173,7 @@ class GeminiStream(DocumentStream):
             return []
         if self.framing is Framing.JSON:
             return [self.carry(error_document(problem))]
+        self._goes_on = False  # these ends are ones
         events = [self.carry(error_document(problem)) if ending is Ending.ERROR else self._finish()]
         if self.framing is Framing.JSON_ARRAY:
             events.append(self.event(b"\n" + arrays.CLOSING + b"\n"))

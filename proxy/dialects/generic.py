@@ -47,6 +47,10 @@ _SAYS_END = re.compile(
     r"(?:^|[^A-Za-z])(?i:end|done|stop|finish|finished|complete|completed|success|final)$"
     r"|[a-z](?:End|Done|Stop|Finish|Finished|Complete|Completed|Success|Final)$"
 )
+# Source: Vercel AI SDK documentation, "UI message stream protocol". An `error` is said at once in any API.
+_WHOLE_PARTS = re.compile(
+    r"error|start|message-metadata|source-(?:url|document)|tool-input-(?:available|error)|tool-output-(?:available|error|denied)"
+)
 _ENDED = ("stop", "done", "finished", "is_finished")
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
 
@@ -123,9 +127,14 @@ class GenericStream(DocumentStream):
         return logprobs.drop(root[0])
 
     def is_complete(self, channel: Channel, document: Any) -> bool:
-        """OpenAI's Assistants show a run and a message whole again whenever they have changed."""
-        name = document.get("object") if isinstance(document, dict) else None
-        return isinstance(name, str) and name.startswith("thread.") and not name.endswith(".delta")
+        """OpenAI's Assistants show a run and a message whole again whenever they have changed; the AI SDK's UI message stream
+        has parts that are whole beside those that come in deltas: one of data that has an id replaces that of before."""
+        name, type = _word(document, "object"), _word(document, "type")
+        if name.startswith("thread."):
+            return not name.endswith(".delta")
+        if type.startswith("data-"):
+            return _word(document, "id") != "" and "data" in document and document.get("transient") is not True
+        return _WHOLE_PARTS.fullmatch(type) is not None
 
     def parse(self, raw: bytes) -> Parsed:
         parsed = super().parse(raw)
@@ -159,7 +168,9 @@ class GenericStream(DocumentStream):
 
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         if isinstance(event.parsed, _PlainText) and channel == WHOLE_TEXT:
-            return Event(sse.with_data(b"data:\n\n", _to_bytes(text)), self, _plain(text))
+            name = sse.read(event.raw).event  # by which clients may choose what they listen to
+            like = b"data:\n\n" if name is None else b"event: " + name + b"\ndata:\n\n"
+            return Event(sse.with_data(like, _to_bytes(text)), self, _plain(text))
         return self.say_again(event, channel, text)
 
     def delivered(self, events: Sequence[Event]) -> None:
@@ -248,6 +259,12 @@ class _PlainText(Parsed, gc=False):
 
 def _plain(text: str, ends: Sequence[Channel] = ()) -> _PlainText:
     return _PlainText([(WHOLE_TEXT, text)] if text else (), ends)
+
+
+def _word(document: Any, name: str) -> str:
+    """The string that a document has under this name, "" where it has none."""
+    word = document.get(name) if isinstance(document, dict) else None
+    return word if isinstance(word, str) else ""
 
 
 def _says_end(document: Any) -> bool:

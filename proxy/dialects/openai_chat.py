@@ -1,8 +1,8 @@
 """OpenAI chat completions: `POST .../chat/completions`, which vLLM, SGLang, llama.cpp, Ollama and many others serve too.
 
 A choice's texts stand in `delta` (chunks) or `message` (whole replies). Reasoning models of other makers put their
-thoughts into `reasoning_content` or `reasoning`. Where a chunk has both `delta` and `message` (Perplexity), the message
-repeats the reply so far.
+thoughts into `reasoning_content` or `reasoning`, or the same into both: then the second repeats the first. Where a chunk has
+both `delta` and `message` (Perplexity), the message repeats the reply so far.
 """
 
 from __future__ import annotations
@@ -96,15 +96,13 @@ def _is_plain(message: Any) -> bool:
 def _known_text(message: Any, path: Path) -> tuple[Kind, int | str] | None:
     """Kind and index of the channel whose text stands at `path` of a message; None for any other string."""
     match path:
-        case ("content",):
+        case ("content",) | ("content", int(), "text"):  # clients join the parts of a stream, as they do pieces
             return Kind.TEXT, 0
-        case ("content", int(part), "text"):
-            return Kind.TEXT, part
-        case ("content", int(part), "refusal"):
-            return Kind.REFUSAL, part
+        case ("content", int(), "refusal"):
+            return Kind.REFUSAL, 0
         case ("reasoning_content",):
             return Kind.REASONING, 0
-        case ("reasoning",):  # the same by another name; who sends both repeats himself, so they are two
+        case ("reasoning",):  # the same by another name, which some servers have beside the first
             return Kind.REASONING, 1
         case ("refusal",):
             return Kind.REFUSAL, 0
@@ -242,6 +240,29 @@ class ChatStream(openai_common.OpenAIStream):
             return template.event(self, text)
         return super().continuation(event, channel, text)
 
+    def joined(self, continuations: list[Event]) -> list[Event]:
+        """Members of one delta, as servers say a thought twice: clients look for it in one place, and if it is not there in
+        the other (`delta.reasoning_content ?? delta.reasoning`)."""
+        joined: list[Event] = []
+        for event in continuations:
+            one = None if not joined else self._in_one(joined[-1], event)
+            joined = [*joined, event] if one is None else [*joined[:-1], one]
+        return joined
+
+    def _in_one(self, one: Event, other: Event) -> Event | None:
+        """Two continuations as one event; None where that could not say both."""
+        document, more = self.document(one.raw), self.document(other.raw)
+        try:
+            (choice,), (beside,) = document["choices"], more["choices"]
+            delta, added = choice.pop("delta"), beside.pop("delta")
+        except (KeyError, ValueError):  # of an error
+            return None
+        if choice != beside or not delta.keys().isdisjoint(added):
+            return None
+        choice["delta"] = delta | added
+        parsed = Parsed([*one.deltas, *other.deltas], choices=one.parsed.choices)
+        return Event(self.carry(document).raw, self, parsed)
+
     def _template_of(self, event: Event, parsed: Parsed) -> Template | None:
         if parsed.template is not None and parsed.template.fits(event.raw):
             return parsed.template
@@ -266,7 +287,8 @@ def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel |
     """The channel of the string at `path` of a message; None where it is no text."""
     known = _known_text(message, path)
     if known is not None:
-        return Channel(choice, *known, repeated)
+        again = path == ("reasoning",) and message["reasoning"] == message.get("reasoning_content")
+        return Channel(choice, *known, repeated or again, grows=again and not repeated)
     if _is_structure(path):
         return None
     match path:
@@ -276,6 +298,9 @@ def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel |
             index = f"/reasoning_details/{number if type(number) is int else position}/{name}"
             again = repeated or "reasoning" in message or "reasoning_content" in message
             return Channel(choice, Kind.REASONING, index, again, grows=again and not repeated)
+        case (*_, "thinking_blocks", int(), "thinking"):  # LiteLLM's: likewise
+            again = repeated or "reasoning_content" in message
+            return Channel(choice, Kind.REASONING, pointer(path), again, grows=again and not repeated)
     return Channel(choice, Kind.TEXT, pointer(path), repeated or not openai_common.grows(path))
 
 

@@ -3,7 +3,7 @@
 Source: OpenAI API reference, "Chat Completions: streaming events" and "Completions"; what else real servers send is said
 where it matters. Servers that speak this dialect add fields freely. Every string that is none of the API's own words is a
 text (its channel's index is its JSON pointer): nothing the model said goes unseen. One that stands directly in a message
-goes on in the chunks that follow, as do the nested ones that are known to; any other nested string (a citation, a sound,
+goes on in the chunks that follow, as do nested ones with the name of a text; any other nested string (a citation, a sound,
 a signature) is whole in its chunk.
 """
 
@@ -50,6 +50,15 @@ _MIRRORS = ("logprobs", "token_ids")
 # server adds for debugging.
 _NO_TEXTS = frozenset((*_ENVELOPE, _PADDING, "choices", "usage", "error"))
 _NO_CHOICE_TEXTS = frozenset(("index", "delta", "message", "text", "finish_reason", "native_finish_reason", *_MIRRORS))
+
+
+# Names that nested texts have which come in pieces, and those of objects that are whole in their chunk.
+_SAID_IN_PIECES = frozenset(
+    ("arguments", "reasoning", "reasoning_content", "summary", "text", "thinking", "transcript")
+)
+_SAID_AT_ONCE = frozenset(
+    ("annotations", "citation", "citations", "context", "executed_tools", "images", "search_results")
+)
 
 
 def error_document(problem: Problem) -> dict[str, Any]:
@@ -116,15 +125,9 @@ def grows(path: Path) -> bool:
     match path:
         case (str(name),):
             return not is_label(name)
-        case ():
+        case () | ("content", _, str()) | ("tool_calls", _, "custom", "input"):
             return True
-        case ("audio", "transcript") | ("content", _, str()) | ("content", _, "thinking", _, "text"):
-            return True
-        case ("tool_calls", _, "function", "arguments") | ("tool_calls", _, "custom", "input"):
-            return True
-        case ("function_call", "arguments") | ("reasoning_details", _, "text" | "summary"):
-            return True
-    return False
+    return path[-1] in _SAID_IN_PIECES and _SAID_AT_ONCE.isdisjoint(path)
 
 
 def is_object(document: Any, name: str) -> bool:
@@ -171,8 +174,8 @@ class OpenAIStream(DocumentStream):
         self.terminates = framing is Framing.SSE
         self._call = call
         self._open: dict[int, bool] = {}
-        self._noted: Template | None = None  # of events of whose choices all is noted
         """The choices delivered so far: whether more of each may come."""
+        self._noted: Template | None = None  # of events of whose choices all is noted
 
     @abstractmethod
     def choice_texts(self, index: int, choice: dict[str, Any]) -> Iterable[Text]:
@@ -247,8 +250,8 @@ class OpenAIStream(DocumentStream):
         root, slot = self.place(event, channel)
         slot.put(text)
         for index, choice in _choices(root[0]) or ():
-            for found, place in self.choice_texts(index, choice):
-                if found == channel:
+            for _, place in self.choice_texts(index, choice):
+                if place.holder is slot.holder and place.key == slot.key:
                     chunk = self._chunk(root[0], [{"index": index, **only(choice, place.path)}])
                     return Event(self.carry(chunk).raw, self, Parsed([(channel, text)], choices=(index,)))
         return self.say_again(event, channel, text)  # of an error

@@ -47,10 +47,15 @@ class _Item:
         self.is_done = False
 
     def text(self, index: str, spoken: Spoken) -> _Text:
-        found = self.texts.get(index)
+        found = self.texts.get(index) or self._going_on(spoken)
         if found is None:
             found = self.texts[index] = _Text(spoken)
         return found
+
+    def _going_on(self, spoken: Spoken) -> _Text | None:
+        """The text of a part that has not ended, where the next begins: vLLM counts `content_index` up with each delta."""
+        open_texts = (text for text in self.texts.values() if text.spoken is spoken and not text.is_done)
+        return next(open_texts, None) if spoken.parts else None
 
     def close(self) -> Iterator[Document]:
         """The events that end it as it is; then its document is whole."""

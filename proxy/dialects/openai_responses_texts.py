@@ -228,7 +228,7 @@ def ends_of(document: Document) -> Sequence[Channel]:
     if suffix != "done":
         return ()
     item = document.get("item")
-    if isinstance(item, dict):
+    if event == "output_item" and isinstance(item, dict):
         return (Channel(0, None, place_of(document, item.get("id"))),)
     if (parts := PART_LISTS.get(f"response.{event}")) is not None:
         return (Channel(0, None, part_of(document, place_of(document, document.get("item_id")), parts)),)

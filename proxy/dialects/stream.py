@@ -134,6 +134,9 @@ class Stream(DialectStream):
     def continuable(self, event: Event, deltas: Sequence[Delta]) -> Event:
         return with_text(self.rewrite(event, deltas))
 
+    def joined(self, continuations: list[Event]) -> list[Event]:
+        return continuations
+
     def without_usage(self, event: Event) -> Event | None:
         return event
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -128,6 +128,7 @@ ANYTHING = st.binary(max_size=60) | chunks() | chunks(JSON)
 @pytest.mark.parametrize("fixture", REPLIES)
 @ALL_DIALECTS
 @given(cuts=st.lists(st.integers(0, 1 << 16), max_size=8))
+@settings(deadline=None)  # long replies, on machines with other work
 def test_texts_do_not_depend_on_reads(fixture: str, dialect: str, cuts: list[int]) -> None:
     """Every reply, also in a dialect that is not its own: the texts, and the bytes, are those of the whole."""
     body = (FIXTURES / fixture).read_bytes()

@@ -140,6 +140,7 @@ def test_words_of_an_api(key: object, word: bool) -> None:
     [
         (("id",), True), (("event_type",), True), (("toolCallId",), True), (("finishReason",), True), (("digest",), True),
         (("b64_json",), True), (("audio", "data"), True), (("images", 0), True), (("a", "format"), True),
+        (("langgraph_node",), True), (("createdAt",), True), (("meta", "timestamp"), True), (("format_at_all",), False),
         (("delta",), False), (("data",), False), (("text", 0), False), ((), False),
     ],
 )  # fmt: skip

@@ -210,6 +210,30 @@ def test_a_comment_is_blank_lines(open_stream: Open) -> None:
     assert open_stream("gemini", "application/json").comment() is None
 
 
+@pytest.mark.parametrize("ending", Ending)
+def test_a_stream_that_goes_on_after_its_ends_is_not_finished(ending: Ending, open_stream: Open) -> None:
+    """Of a server that says STOP in every event: one that is cut has an ending of its own."""
+    stream = open_stream("gemini")
+    stream.delivered([stream.event(chunk({"text": "a"}, finishReason="STOP"))])
+    assert stream.finished
+    stream.delivered([stream.event(chunk({"text": "b"}, finishReason="STOP"))])
+    assert not stream.finished
+    last = stream.ending(ending, SILENCE)
+    assert [event.document.get("candidates", [{}])[0].get("finishReason") for event in last] == [
+        "MAX_TOKENS" if ending is Ending.LENGTH else None
+    ]
+    stream.delivered(last)
+    assert stream.finished
+    assert stream.ending(ending, SILENCE) == []
+
+
+def test_what_stands_beside_the_text_may_follow_the_end(open_stream: Open) -> None:
+    stream = open_stream("gemini")
+    stream.delivered([stream.event(chunk({"text": "a"}, finishReason="STOP"))])
+    stream.delivered([stream.event(chunk({"text": ""}, groundingMetadata={"webSearchQueries": ["q"]}))])
+    assert stream.finished
+
+
 def test_a_stream_is_finished_once_each_candidate_is(open_stream: Open) -> None:
     stream = open_stream("gemini", call=Call(choices=2))
     for number, finished in ((1, False), (0, True)):

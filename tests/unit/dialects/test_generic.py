@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,21 @@ def test_lines_end_too(open_stream: Open) -> None:
 def test_an_object_of_openais_assistants_is_whole_in_its_event(name: str, whole: bool, open_stream: Open) -> None:
     event = open_stream("generic").event(b'data: {"object":"%s","instructions":"x"}\n\n' % name.encode())
     assert (at("/instructions") in event.ends) is whole
+
+
+@pytest.mark.parametrize(
+    ("document", "whole"),
+    [
+        ({"type": "tool-output-available", "output": "x"}, True),
+        ({"type": "data-x", "id": "i", "data": "x"}, True),
+        ({"type": "data-x", "data": "x"}, False),
+        ({"type": "data-x", "id": "i", "data": "x", "transient": True}, False),
+        ({"type": "tool-input-delta", "inputTextDelta": "x"}, False),
+    ],
+)
+def test_a_part_of_the_ai_sdks_is_whole_in_its_event(document: Any, whole: bool, open_stream: Open) -> None:
+    event = open_stream("generic").event(b"data: " + json.dumps(document).encode() + b"\n\n")
+    assert (at("/" + list(document)[-1]) in event.ends or at("/data") in event.ends) is whole
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/x-ndjson", "application/json"])

@@ -115,8 +115,12 @@ def test_halves_of_surrogate_pairs(open_stream: Open, play: Play, join: Join) ->
         ({"content": "a", "reasoning": "r"}, [(TEXT, "a"), (Channel(0, Kind.REASONING, 1), "r")]),
         ({"reasoning": "r", "content": "a"}, [(Channel(0, Kind.REASONING, 1), "r"), (TEXT, "a")]),
         (
-            {"reasoning": "r", "reasoning_content": "r"},
-            [(Channel(0, Kind.REASONING, 1), "r"), (Channel(0, Kind.REASONING, 0), "r")],
+            {"reasoning": "r", "reasoning_content": "r"},  # as vLLM has it
+            [(Channel(0, Kind.REASONING, 1, repeated=True, grows=True), "r"), (Channel(0, Kind.REASONING, 0), "r")],
+        ),
+        (
+            {"reasoning": "r", "reasoning_content": "other"},
+            [(Channel(0, Kind.REASONING, 1), "r"), (Channel(0, Kind.REASONING, 0), "other")],
         ),
         (
             {"function_call": {"name": "f", "arguments": "{"}},
@@ -160,10 +164,36 @@ def test_halves_of_surrogate_pairs(open_stream: Open, play: Play, join: Join) ->
         ),
         ({"note": "n", "channel": "c"}, [(Channel(0, Kind.TEXT, "/note"), "n"), (beside("channel"), "c")]),
         (
-            {"audio": {"id": "i", "data": "d"}, "annotations": [{"url": "u"}], "note": {"text": "t"}},
+            {"audio": {"id": "i", "data": "d"}, "annotations": [{"url": "u", "text": "v"}], "note": {"said": "t"}},
             [
                 (beside(at), text)
-                for at, text in (("audio/id", "i"), ("audio/data", "d"), ("annotations/0/url", "u"), ("note/text", "t"))
+                for at, text in (
+                    ("audio/id", "i"),
+                    ("audio/data", "d"),
+                    ("annotations/0/url", "u"),
+                    ("annotations/0/text", "v"),
+                    ("note/said", "t"),
+                )
+            ],
+        ),
+        (  # as Mistral has it
+            {"content": [{"type": "reference"}, {"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}]},
+            [(TEXT, "a"), (Channel(0, Kind.REFUSAL, 0), "b")],
+        ),
+        (  # as Databricks has it
+            {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}]},
+            [
+                (Channel(0, Kind.TEXT, "/content/0/summary/0/type", repeated=True), "summary_text"),
+                (Channel(0, Kind.TEXT, "/content/0/summary/0/text"), "t"),
+            ],
+        ),
+        (  # as LiteLLM has it
+            {"reasoning_content": "r", "thinking_blocks": [{"type": "thinking", "thinking": "r", "signature": "s"}]},
+            [
+                (Channel(0, Kind.REASONING, 0), "r"),
+                (beside("thinking_blocks/0/type"), "thinking"),
+                (Channel(0, Kind.REASONING, "/thinking_blocks/0/thinking", repeated=True, grows=True), "r"),
+                (beside("thinking_blocks/0/signature"), "s"),
             ],
         ),
         (
@@ -413,6 +443,35 @@ def test_every_channel_of_every_fixture_can_be_continued(open_stream: Open, play
                 continued = event.continuation(channel, "more")
                 assert stream.parse(continued.raw).deltas == [(channel, "more")]
                 assert (list(continued.ends), continued.usage) == ([], None)
+
+
+def test_what_a_chunk_says_twice_goes_on_in_one_chunk(open_stream: Open) -> None:
+    stream = open_stream("openai-chat")
+    thought = {"role": "assistant", "reasoning": "a", "reasoning_content": "a", "reasoning_details": [{"text": "a"}]}
+    event = stream.event(chunk(thought))
+    continued = [event.continuation(channel, "b") for channel, _ in event.deltas]
+    (one,) = stream.joined(continued)
+    assert one.document["choices"] == [
+        {"index": 0, "delta": {"reasoning": "b", "reasoning_content": "b", "reasoning_details": [{"text": "b"}]}}
+    ]
+    assert one.deltas == stream.parse(one.raw).deltas == [(channel, "b") for channel, _ in event.deltas]
+    assert stream.joined(continued[:1]) == continued[:1]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"choices": [{"index": number, "delta": {"content": "a"}} for number in (0, 1)]},
+        {"choices": [{"delta": {"tool_calls": [{"index": n, "function": {"arguments": "a"}} for n in (0, 1)]}}]},
+        {"choices": [], "error": {"message": "a", "param": "a"}},
+    ],
+)
+def test_what_one_chunk_cannot_say_goes_on_in_two(document: Any, open_stream: Open) -> None:
+    stream = open_stream("openai-chat")
+    event = stream.event(b"data: " + json.dumps(document).encode() + b"\n\n")
+    continued = [event.continuation(channel, "b") for channel, _ in event.deltas]
+    assert len(continued) == 2
+    assert stream.joined(continued) == continued
 
 
 def test_the_text_of_an_error_goes_on_in_an_error(open_stream: Open) -> None:

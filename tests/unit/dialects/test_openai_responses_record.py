@@ -40,6 +40,20 @@ def output(record: Record) -> list[dict[str, Any]]:
     return items
 
 
+def test_a_text_that_goes_on_in_parts_that_never_began_is_one(record: Record) -> None:
+    for number, text in enumerate(("Hel", "lo", " you"), 1):
+        record.add(BY_EVENT["output_text"], Channel(0, Kind.TEXT, f"0/content/{number}"), text)
+    (item,) = output(record)
+    assert item["content"] == [{**PART, "text": "Hello you"}]
+
+
+def test_a_part_that_has_ended_is_not_gone_on_with(record: Record) -> None:
+    record.add(BY_EVENT["output_text"], ANSWER, "Hello")
+    note(record, "output_text.done", **PLACE, text="Hello")
+    record.add(BY_EVENT["output_text"], Channel(0, Kind.TEXT, "0/content/1"), "you")
+    assert [part["text"] for part in output(record)[0]["content"]] == ["Hello", "you"]
+
+
 def test_an_open_part_is_closed_with_all_that_was_delivered(record: Record) -> None:
     for text in ("Hel", "lo"):
         record.add(BY_EVENT["output_text"], ANSWER, text)
@@ -100,6 +114,7 @@ def test_annotations_stay_with_their_part(record: Record) -> None:
 
 
 def test_a_part_that_was_never_added_is_not_done(record: Record) -> None:
+    note(record, "output_text.done", **PLACE, text="")
     record.add(BY_EVENT["output_text"], Channel(0, Kind.TEXT, "0/content/1"), "more")
     said = [event["type"] for event in end(record)]
     assert said.count("response.content_part.done") == 1

@@ -87,6 +87,10 @@ def test_words_of_the_api_are_no_text_but_the_same_names_deeper_down_are() -> No
             {"type": "response.output_item.done", "item": {"id": "i", "content": 7}},
             [Channel(0, None, "i")],
         ),
+        (  # whatever stands beside it
+            {"type": "response.output_text.done", "output_index": 1, "item": {"id": "i"}},
+            [Channel(0, Kind.TEXT, "1/content/0")],
+        ),
     ],
 )
 def test_what_ends(document: dict[str, Any], ends: list[Channel]) -> None:

@@ -353,7 +353,173 @@ async def test_details_of_reasoning_go_on_as_the_reasoning_does(begin: Begin, ch
     assert set(texts(exchange.delivered).values()) == {"of [MAIL] now"}
 
 
+def thoughts(events: Events) -> dict[str, str]:
+    """What clients have of the reasoning in the end, by the place where they look for it; "either": where they take what a
+    chunk has under `reasoning_content`, or else under `reasoning`."""
+    deltas = [event.document["choices"][0]["delta"] for event in events if event.document]
+    details = [it for delta in deltas for it in delta.get("reasoning_details", ())]
+    return {
+        "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
+        "either": "".join(delta.get("reasoning_content") or delta.get("reasoning") or "" for delta in deltas),
+        "details": "".join(it["text"] for it in details),
+    }
+
+
+async def test_reasoning_that_is_said_in_two_places_is_held_and_let_go_in_both(begin: Begin, chunk: Chunk) -> None:
+    exchange = await begin()
+    for text in ("of ann@", "example.com", " or ann"):
+        exchange.read(chunk({"reasoning": text, "reasoning_content": text, "reasoning_details": [{"text": text}]}))
+    exchange.read(chunk({"content": "Hello"}) + chunk({}, finish="stop") + DONE)
+    assert set(thoughts(exchange.delivered).values()) == {"of [MAIL] or ann"}
+
+
+async def test_details_of_reasoning_are_one_text_whether_the_reasoning_stands_beside_them_or_not(
+    begin: Begin, chunk: Chunk
+) -> None:
+    """OpenRouter leaves it out of some chunks."""
+    exchange = await begin()
+    exchange.read(chunk({"reasoning": "of ann@", "reasoning_details": [{"text": "of ann@", "index": 0}]}))
+    exchange.read(chunk({"reasoning_details": [{"text": "example.com or b", "index": 0}]}))
+    exchange.read(chunk({"reasoning": "y ann", "reasoning_details": [{"text": "y ann", "index": 0}]}))
+    exchange.read(chunk({}, finish="stop") + DONE)
+    assert thoughts(exchange.delivered)["details"] == "of [MAIL] or by ann"
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        lambda text: {"thinking_blocks": [{"type": "thinking", "thinking": text}], "reasoning_content": text},
+        lambda text: {"provider_specific_fields": {"thinking_blocks": [{"thinking": text}]}},
+        lambda text: {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}]},
+        lambda text: {"content_list": [{"type": "text", "text": text}]},
+    ],
+    ids=["litellm", "litellm-fields", "databricks", "snowflake"],
+)
+async def test_a_nested_text_goes_on_where_it_has_the_name_of_one(
+    delta: Callable[[str], Any], begin: Begin, chunk: Chunk
+) -> None:
+    exchange = await begin()
+    exchange.read(chunk(delta("of ann@exam")) + chunk(delta("ple.com, by ann")) + chunk({}, finish="stop") + DONE)
+    went = {text for channel, text in texts(exchange.delivered).items() if not str(channel.index).endswith("/type")}
+    assert went == {"of [MAIL], by ann"}
+
+
+async def test_the_parts_of_a_content_are_one_text(begin: Begin, chunk: Chunk) -> None:
+    """Mistral has a list in some chunks, with a reference before or behind the text, and a text in others."""
+    exchange = await begin()
+    part, reference = {"type": "text", "text": "of ann@exam"}, {"type": "reference", "reference_ids": [1]}
+    exchange.read(chunk({"content": [reference, part]}) + chunk({"content": "ple.com, by ann"}))
+    exchange.read(chunk({}, finish="stop") + DONE)
+    assert texts(exchange.delivered) == {TEXT: "of [MAIL], by ann"}
+
+
+def of_a_part(event: str, number: int, **more: Any) -> bytes:
+    return sse_of({"type": f"response.{event}", "item_id": "i", "output_index": 0, "content_index": number, **more})
+
+
+@pytest.mark.parametrize("event", ["output_text", "reasoning_text"])
+@pytest.mark.parametrize("last", [2, 3])
+async def test_a_text_goes_on_in_the_next_part_where_its_own_has_not_ended(event: str, last: int, begin: Begin) -> None:
+    """vLLM counts `content_index` up with each delta."""
+    exchange = await begin("openai-responses")
+    for number, text in enumerate(("by ann@exam", "ple.com", " or ann")):
+        exchange.read(of_a_part(f"{event}.delta", number, delta=text))
+    exchange.read(of_a_part(f"{event}.done", last, text="by ann@example.com or ann"))
+    *deltas, done = (event.document for event in exchange.delivered)
+    assert "".join(document["delta"] for document in deltas) == done["text"] == "by [MAIL] or ann"
+
+
+async def test_a_part_whose_text_has_ended_does_not_go_on_in_the_next(begin: Begin) -> None:
+    exchange = await begin("openai-responses")
+    for number in (0, 1):
+        exchange.read(of_a_part("output_text.delta", number, delta="by ann"))
+        exchange.read(of_a_part("output_text.done", number, text="by ann"))
+    assert texts(exchange.delivered) == {
+        Channel(0, Kind.TEXT, f"0/content/{number}", repeated): "by ann"
+        for number in (0, 1)
+        for repeated in (False, True)
+    }
+
+
 # Unknown shapes
+
+
+@pytest.mark.parametrize("event", [sse, lambda text: b"data: " + text.encode() + b"\n\n"], ids=["documents", "texts"])
+async def test_events_that_each_say_all_so_far_are_refused(event: Callable[[str], bytes], begin: Begin) -> None:
+    """Put together they would be another text, in which nothing is found."""
+    exchange = await begin("generic")
+    whole = "Take 1111 2222 3333 4444 of it"
+    for end in (3, 7, 12, 20, 24, len(whole)):
+        exchange.read(event(whole[:end]))
+    assert exchange.outcome is not None
+    assert (exchange.outcome.source, exchange.outcome.details) == ("redaction", "redaction_unreadable")
+    assert b"4444" not in joined(exchange.delivered)
+
+
+async def test_a_match_with_which_they_begin_is_not_joined_to_itself(begin: Begin) -> None:
+    exchange = await begin("generic")
+    assert said(exchange.read(sse("1111222233334444"))) == [""]
+    exchange.read(sse("1111222233334444 it is"))
+    assert exchange.outcome is not None
+    assert exchange.outcome.details == "redaction_unreadable"
+    assert b"4444" not in joined(exchange.delivered)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["by ", "by an", " by ann "],
+        ["- ", "- -", "- - -", "- - - -", "- - - - -"],
+        ["Step 1", "Step 10", "Step 2", "Step 20"],
+        ["Loading", "Loading.", "Loading..", "Loading..."],
+        ["abcd", "abcd", "abcde", "abcde"],
+    ],
+)
+async def test_pieces_that_begin_alike_are_still_pieces(pieces: list[str], begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(sse(*pieces))
+    exchange.end()
+    assert exchange.outcome == COMPLETE
+    assert texts(exchange.delivered) == {Channel(0, Kind.TEXT, "/text"): "".join(pieces)}
+
+
+async def test_events_that_each_say_all_so_far_pass_where_the_unknown_does(begin: Begin) -> None:
+    exchange = await begin("generic", on_unknown="pass")
+    exchange.read(sse("Hello", "Hello my", "Hello my dear", "Hello my dear all"))
+    exchange.end()
+    assert exchange.outcome == COMPLETE
+
+
+async def test_what_is_held_of_a_text_goes_in_an_event_of_the_same_name(begin: Begin) -> None:
+    """A client that listens to `output` hears of no other."""
+    exchange = await begin("generic")
+    exchange.read(b"event: output\nid: 1\ndata: by\n\nevent: output\nid: 2\ndata:  ann\n\nevent: done\ndata: {}\n\n")
+    assert joined(exchange.delivered[-2:]) == b"event: output\ndata: ann\n\nevent: done\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "tool-input-available", "toolCallId": "c", "toolName": "f", "input": {"who": "ann"}},
+        {"type": "tool-output-available", "toolCallId": "c", "output": {"who": "ann"}},
+        {"type": "data-person", "id": "p", "data": {"who": "ann"}},
+        {"type": "error", "errorText": "by ann"},
+    ],
+)
+async def test_a_part_that_its_api_says_at_once_is_whole(document: dict[str, Any], begin: Begin) -> None:
+    exchange = await begin("generic")
+    raw = sse_of(document)
+    assert joined(exchange.read(raw)) == raw
+    assert b"[MAIL]" in joined(exchange.read(raw.replace(b"ann", b"ann@example.com")))
+    assert b"example" not in joined(exchange.delivered)
+
+
+async def test_data_that_may_come_in_pieces_is_held_like_a_text(begin: Begin) -> None:
+    exchange = await begin("generic")
+    for beside in ({}, {"id": "p", "transient": True}):
+        raw = sse_of({"type": "data-word", "data": "ann", **beside})
+        assert exchange.read(raw) != [raw]
+        assert b'"ann"' not in joined(exchange.delivered)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +595,7 @@ async def test_nor_does_one_beside_a_type_of_the_model_s_own(begin: Begin, chunk
     exchange = await begin()
     exchange.read(chunk({"note": {"type": "ann@example.com", "text": "bob"}}) + chunk({}, finish="stop") + DONE)
     assert b"ann" not in joined(exchange.delivered)
-    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/note/text", repeated=True)] == "bob"
+    assert texts(exchange.delivered)[Channel(0, Kind.TEXT, "/note/text")] == "bob"
 
 
 async def test_what_waits_is_bounded_in_bytes(begin: Begin) -> None:
