@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proxy import ratelimit
-from proxy.dialects.base import Channel, Delta, DialectStream, Kind, Parsed, Usage
+from proxy.dialects.base import DialectStream, Parsed, Usage
 from proxy.errors import Outcome, OutcomeKind, StateError
 from proxy.framing import Event
 from proxy.messages import Headers, Request, ResponseHead
@@ -48,16 +48,6 @@ def refusal_fields(name: str, refused: Refused) -> Headers:
     else:
         ratelimit.retry_after(headers, short.retry_after_s, short.level.reset_s)
     return headers
-
-
-def _said_once(deltas: Sequence[Delta]) -> list[Delta]:
-    """Without the thoughts that an event says a second time under another name, as vLLM and OpenRouter do."""
-    thoughts: dict[tuple[int | None, str], Channel] = {}
-    return [
-        (channel, text)
-        for channel, text in deltas
-        if channel.kind is not Kind.REASONING or thoughts.setdefault((channel.choice, text), channel) == channel
-    ]
 
 
 class TokenLimitStream(PolicyStream):
@@ -178,8 +168,7 @@ class TokenLimitStream(PolicyStream):
         if not parsed.known:
             self._estimated += math.ceil(len(event.raw) / BYTES_PER_TOKEN)
         elif self._in_deltas:
-            deltas = parsed.deltas
-            self._counted = self._tally.add(deltas if len(deltas) < 2 else _said_once(deltas))
+            self._counted = self._tally.add(parsed.deltas)
             if parsed.usage is not None and parsed.deltas:  # else it comes too late to keep anything back
                 self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
         else:
@@ -189,7 +178,7 @@ class TokenLimitStream(PolicyStream):
         stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens
         if stated is not None:
             return stated
-        return self._counter.estimate(text for channel, text in _said_once(parsed.deltas) if not channel.repeated)
+        return self._counter.estimate(text for channel, text in parsed.deltas if not channel.repeated)
 
     def _note_usage(self, parsed: Parsed) -> None:
         if parsed.deltas:
