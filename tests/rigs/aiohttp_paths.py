@@ -98,6 +98,11 @@ async def ask(pool: Pool, method: str = "GET", body: bytes | AsyncIterator[bytes
     return await pool.send(method, "/", headers, body, chunked=body is not None)
 
 
+async def parts(*given: bytes) -> AsyncIterator[bytes]:
+    for part in given:
+        yield part
+
+
 async def text_of(response: Response) -> bytes:
     """The whole body, which must end well; then the response is closed."""
     response.hand_over(sink := Receiver())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from rigs.raw_upstream import RawUpstream, listen
 
 from proxy.config import Config, load
 from proxy.errors import ConfigError
@@ -62,3 +63,11 @@ def problems(read: Callable[[str], Config]) -> Callable[[str], list[str]]:
         return [str(problem) for problem in raised.value.problems]
 
     return problems
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[RawUpstream]:
+    """This test's raw upstream."""
+    with listen() as listener:
+        async with RawUpstream(listener) as server:
+            yield server

@@ -1,5 +1,6 @@
 """On aiohttp's public API, on real connections: bodies and ends as handover.py gives them, but for what the table in
-`rigs/aiohttp_paths.py` says. What both have in common from the request on stands in test_upstream.py."""
+`rigs/aiohttp_paths.py` says. What both have in common stands in test_pools.py and, from the request on, in
+test_upstream.py."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, Receiver, ask, played, text_of, told
-from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, listen, replies, reply
+from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, replies, reply
 from rigs.waiting import until
 from yarl import URL
 
@@ -18,13 +19,6 @@ from proxy.errors import RequestError, UpstreamGarbage
 from proxy.messages import Headers
 from proxy.portable_upstream import Pool
 from proxy.sink import on_informational
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[RawUpstream]:
-    with listen() as listener:
-        async with RawUpstream(listener) as server:
-            yield server
 
 
 @pytest.fixture
@@ -37,16 +31,6 @@ async def pool(upstream: RawUpstream) -> AsyncIterator[Pool]:
 # The body
 
 
-async def test_one_read_is_one_feed(upstream: RawUpstream, pool: Pool) -> None:
-    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
-        response.hand_over(sink := Receiver())
-        await connection.send(chunk(b"one") + chunk(b" two") + chunk(b" three"))
-        await until(lambda: sink.reads, "the first read")
-        await connection.send(chunk(b"four") + LAST_CHUNK)
-        assert await sink.ended() == "eof"
-        assert sink.reads == [b"one two three", b"four"]
-
-
 async def test_what_came_with_the_head_is_first_and_waits_for_no_task(upstream: RawUpstream, pool: Pool) -> None:
     async with played(upstream, pool, STREAM_HEAD + chunk(b"one") + chunk(b" two")) as (connection, response):
         response.hand_over(sink := Receiver())
@@ -54,13 +38,6 @@ async def test_what_came_with_the_head_is_first_and_waits_for_no_task(upstream: 
         await connection.send(chunk(b"three"))
         await until(lambda: len(sink.reads) == 2, "the second read")
         assert sink.reads[1] == b"three"
-
-
-@pytest.mark.parametrize("answer", [reply(b"whole"), STREAM_HEAD + chunk(b"whole") + LAST_CHUNK])
-async def test_a_reply_that_came_whole(upstream: RawUpstream, pool: Pool, answer: bytes) -> None:
-    async with played(upstream, pool, answer) as (_, response):
-        response.hand_over(sink := Receiver())
-        assert (sink.body, sink.end) == (b"whole", "eof")
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -75,14 +52,6 @@ async def test_ends(upstream: RawUpstream, pool: Pool, name: str) -> None:
         elif case.end == "reset":
             connection.reset()
         assert await sink.ended() == told("portable", name, case.details)
-
-
-async def test_what_stands_before_a_bad_chunk_is_delivered(upstream: RawUpstream, pool: Pool) -> None:
-    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
-        response.hand_over(sink := Receiver())
-        await connection.send(chunk(b"good") + b"zz\r\n")
-        assert await sink.ended() == "upstream_garbage"
-        assert sink.body == b"good"
 
 
 @pytest.mark.parametrize("name", BEHIND_THE_HEAD)
@@ -127,16 +96,6 @@ async def test_a_reader_that_fails_in_an_unknown_way_ends_the_reply(
 
 
 # Early ends of our own
-
-
-async def test_nothing_comes_after_closing(upstream: RawUpstream, pool: Pool) -> None:
-    async with played(upstream, pool, STREAM_HEAD) as (connection, response):
-        sink = Receiver()
-        sink.on_feed = response.close
-        response.hand_over(sink)
-        await connection.send(chunk(b"enough") + LAST_CHUNK)
-        await connection.ended()
-        assert (sink.reads, sink.end) == ([b"enough"], "")
 
 
 async def test_a_sink_that_has_enough_at_once(upstream: RawUpstream, pool: Pool) -> None:
@@ -206,19 +165,6 @@ async def test_a_reply_that_is_paused_while_it_waits_is_not_fed_either(upstream:
 # The request
 
 
-async def parts(*given: bytes) -> AsyncIterator[bytes]:
-    for part in given:
-        yield part
-
-
-async def test_a_body_that_streams_is_sent_in_chunks(upstream: RawUpstream, pool: Pool) -> None:
-    response = await ask(pool, "POST", parts(b"", b"one", b"", b"two"))  # an empty chunk would be the last one
-    assert await text_of(response) == b"{}"
-    assert (upstream.requests[0].body, upstream.requests[0].ends) == (b"onetwo", "chunked")
-    assert await text_of(await ask(pool)) == b"{}"
-    assert len(upstream.connections) == 1
-
-
 @pytest.mark.parametrize("after_the_head", [True, False])
 async def test_a_body_that_fails_is_told_of_by_its_own_name(
     upstream: RawUpstream, pool: Pool, after_the_head: bool
@@ -252,74 +198,7 @@ async def test_a_body_that_fails_is_told_of_by_its_own_name(
     await (await upstream.connection()).ended()
 
 
-async def test_a_reply_may_come_before_the_request_is_sent(upstream: RawUpstream, pool: Pool) -> None:
-    """The connection cannot be used again: the rest of the request would be taken for the next one."""
-    closed = asyncio.Event()
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            yield b"some"
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request_head()
-        await connection.send(reply(b"no", status="413 Content Too Large"))
-        await connection.ended()
-
-    upstream.script = script
-    response = await ask(pool, "POST", body())
-    assert response.message.code == 413
-    assert await text_of(response) == b"no"
-    await closed.wait()
-    await (await upstream.connection()).ended()
-
-
-@pytest.mark.parametrize(("method", "connections"), [("GET", 2), ("POST", 1)])
-async def test_what_can_be_asked_twice_is(upstream: RawUpstream, pool: Pool, method: str, connections: int) -> None:
-    """A connection may break just when it is taken from the pool."""
-
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        if len(upstream.requests) == 1:
-            await connection.send(reply(b"{}"))
-            await connection.request_head()
-            connection.close()
-        else:
-            await connection.send(reply(b"{}"))
-
-    upstream.script = script
-    await text_of(await ask(pool))
-    if connections == 2:
-        await text_of(await ask(pool, method))
-    else:
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await ask(pool, method)
-    assert len(upstream.connections) == connections
-
-
 # What nobody asked for
-
-
-async def test_a_connection_on_which_more_comes_is_not_used_again(upstream: RawUpstream, pool: Pool) -> None:
-    """It would be taken for the next request's reply."""
-    first, gone = asyncio.Event(), asyncio.Event()
-
-    async def script(connection: UpstreamConnection) -> None:
-        await connection.request()
-        await connection.send(reply(b"first"))
-        await first.wait()
-        await connection.send(reply(b"stray"))
-        await connection.ended()
-        gone.set()
-
-    upstream.script = script
-    assert await text_of(await ask(pool)) == b"first"
-    first.set()
-    await gone.wait()
-    upstream.script = replies(reply(b"second"))
-    assert await text_of(await ask(pool)) == b"second"
 
 
 async def test_interim_replies_are_swallowed(upstream: RawUpstream, pool: Pool) -> None:
