@@ -13,7 +13,7 @@ from rigs.aiohttp_paths import told
 from rigs.connections import Scene, Transport, Watcher
 from rigs.penstock import configuration, toml
 from rigs.raw_client import RawClient, connect, get, post
-from rigs.raw_upstream import RawUpstream, listen, replies, reply, then_stalls
+from rigs.raw_upstream import RawUpstream, replies, reply, then_stalls
 from rigs.waiting import until
 from rigs.wire import details
 
@@ -178,11 +178,9 @@ async def test_whoever_answers_is_told_that_the_client_is_gone(scene: Scene) -> 
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[RawUpstream]:
-    with listen() as listener:
-        async with RawUpstream(listener) as server:
-            server.script = replies(reply(b"{}"))
-            yield server
+def upstream(upstream: RawUpstream) -> RawUpstream:
+    upstream.script = replies(reply(b"{}"))
+    return upstream
 
 
 @pytest.fixture

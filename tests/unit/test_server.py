@@ -78,13 +78,6 @@ async def clock() -> Clock:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[RawUpstream]:
-    with listen() as listener:
-        async with RawUpstream(listener) as server:
-            yield server
-
-
-@pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """What is written to the access log."""
     written: list[Record] = []
