@@ -375,10 +375,9 @@ class TextStream(PolicyStream):
         return found
 
     def _text_of(self, channel: Channel) -> Channel:
-        """The channel by which its text is known. One that grows is `repeated` only in events that have it twice; and where a
-        part has not ended when the next begins it goes on there (vLLM counts `content_index` up with each delta)."""
-        if channel.grows:
-            channel = channel._replace(repeated=False, grows=False)
+        """The channel by which its text is known. Where a part has not ended when the next begins it goes on there (vLLM
+        counts `content_index` up with each delta)."""
+        channel = channel.steady
         if channel in self._texts or not isinstance(channel.index, str):
             return channel
         part = _PART.fullmatch(channel.index)

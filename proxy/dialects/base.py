@@ -54,6 +54,11 @@ class Channel(NamedTuple):
     repeated: bool = False
     grows: bool = False
 
+    @property
+    def steady(self) -> Channel:
+        """The same, whether or not this event says its text twice: one that grows is `repeated` only in those that do."""
+        return self._replace(repeated=False, grows=False) if self.grows else self
+
     def covers(self, other: Channel) -> bool:
         """Whether `other` is one of the channels that this (possibly "every") channel names."""
         return (

@@ -49,7 +49,7 @@ _SAYS_END = re.compile(
 )
 # Source: Vercel AI SDK documentation, "UI message stream protocol". An `error` is said at once in any API.
 _WHOLE_PARTS = re.compile(
-    r"error|start|message-metadata|source-(?:url|document)|tool-input-(?:available|error)|tool-output-(?:available|error|denied)"
+    r"error|message-metadata|source-(?:url|document)|tool-input-(?:available|error)|tool-output-(?:available|error|denied)"
 )
 _ENDED = ("stop", "done", "finished", "is_finished")
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
@@ -134,6 +134,8 @@ class GenericStream(DocumentStream):
             return not name.endswith(".delta")
         if type.startswith("data-"):
             return _word(document, "id") != "" and "data" in document and document.get("transient") is not True
+        if type == "start":  # as others call the first piece of a text
+            return str(channel.index).startswith("/messageMetadata/")
         return _WHOLE_PARTS.fullmatch(type) is not None
 
     def parse(self, raw: bytes) -> Parsed:

@@ -251,12 +251,11 @@ class ChatStream(openai_common.OpenAIStream):
 
     def _in_one(self, one: Event, other: Event) -> Event | None:
         """Two continuations as one event; None where that could not say both."""
-        document, more = self.document(one.raw), self.document(other.raw)
-        try:
-            (choice,), (beside,) = document["choices"], more["choices"]
-            delta, added = choice.pop("delta"), beside.pop("delta")
-        except (KeyError, ValueError):  # of an error
+        document = self.document(one.raw)
+        choice, beside = _only_choice(document), _only_choice(self.document(other.raw))
+        if choice is None or beside is None:  # of an error, or of another shape
             return None
+        delta, added = choice.pop("delta"), beside.pop("delta")
         if choice != beside or not delta.keys().isdisjoint(added):
             return None
         choice["delta"] = delta | added
@@ -281,6 +280,14 @@ class ChatStream(openai_common.OpenAIStream):
     def empty_choice(self, *, first: bool) -> dict[str, Any]:
         delta = {"role": "assistant", "content": ""} if first else {}
         return {"delta": delta, "logprobs": None, "finish_reason": "length"}
+
+
+def _only_choice(document: Any) -> dict[str, Any] | None:
+    """The choice of a chunk that has one, with a delta; None for a document of another shape."""
+    match document:
+        case {"choices": [dict(choice)]} if isinstance(choice.get("delta"), dict):
+            return choice
+    return None
 
 
 def _channel(choice: int, message: Any, path: Path, repeated: bool) -> Channel | None:

@@ -279,13 +279,14 @@ class DocumentStream(Stream):
         return self.event(data + b"\n" if self.framing is Framing.NDJSON else data)
 
     def place(self, event: Event, channel: Channel) -> tuple[list[Any], Slot]:
-        """The event's document in an editable copy, as the one item of a list, and where in it `channel`'s text stands.
+        """The event's document in an editable copy, as the one item of a list, and where in it `channel`'s text stands. It may
+        have become a text that grows, or none, since it was found there: what was said twice may have been rewritten.
 
         Raises ValueError where there is none, or where the event is a whole body."""
         if self.framing is not Framing.JSON:
             root = [decode_editable(self.payload(event.raw) or b"")]
             for found, slot in self.texts(root):
-                if found == channel:
+                if found.steady == channel.steady:
                     return root, slot
         raise ValueError("only an event of a stream that has this channel can be continued")
 

@@ -36,6 +36,13 @@ def test_a_place_names_what_stands_below_it() -> None:
     assert not below.covers(Channel(0, Kind.TEXT, "2/action"))
 
 
+def test_a_text_that_grows_is_the_same_where_it_is_said_once() -> None:
+    again = TEXT._replace(repeated=True, grows=True)
+    assert again.steady == TEXT.steady == TEXT
+    whole = TEXT._replace(repeated=True)
+    assert whole.steady == whole
+
+
 def test_channels_are_keys() -> None:
     repeated = TEXT._replace(repeated=True)
     state = {TEXT: 1, repeated: 2}

@@ -464,6 +464,9 @@ def test_what_a_chunk_says_twice_goes_on_in_one_chunk(open_stream: Open) -> None
         {"choices": [{"index": number, "delta": {"content": "a"}} for number in (0, 1)]},
         {"choices": [{"delta": {"tool_calls": [{"index": n, "function": {"arguments": "a"}} for n in (0, 1)]}}]},
         {"choices": [], "error": {"message": "a", "param": "a"}},
+        {"choices": ["a"], "more": "a"},
+        {"choices": [None], "more": ["a", "a"]},
+        {"choices": {"a": "a"}, "more": "a"},
     ],
 )
 def test_what_one_chunk_cannot_say_goes_on_in_two(document: Any, open_stream: Open) -> None:

@@ -373,6 +373,29 @@ async def test_reasoning_that_is_said_in_two_places_is_held_and_let_go_in_both(b
     assert set(thoughts(exchange.delivered).values()) == {"of [MAIL] or ann"}
 
 
+@pytest.mark.parametrize(
+    ("said", "let_go"),
+    [
+        # One place has what the other has not yet, so what goes of the same words differs.
+        ([{"reasoning": "ann@example"}, {"reasoning": ".com or ann", "reasoning_content": ".com or ann"}],
+         {"reasoning": "[MAIL] or ann", "reasoning_content": ".com or ann"}),
+        ([{"reasoning_content": "ann@example"}, {"reasoning": ".com or ann", "reasoning_content": ".com or ann"}],
+         {"reasoning": ".com or ann", "reasoning_content": "[MAIL] or ann"}),
+        # And of different words the same: nothing.
+        ([{"reasoning": "ann", "reasoning_content": "bob"}], {"reasoning": "ann", "reasoning_content": "bob"}),
+    ],
+)  # fmt: skip
+async def test_nor_do_two_places_have_to_say_the_same(
+    said: list[dict[str, str]], let_go: dict[str, str], begin: Begin, chunk: Chunk
+) -> None:
+    exchange = await begin()
+    exchange.read(b"".join(map(chunk, said)) + chunk({}, finish="stop") + DONE)
+    exchange.end()
+    assert exchange.outcome == COMPLETE
+    deltas = [event.document["choices"][0]["delta"] for event in exchange.delivered if event.document]
+    assert {place: "".join(delta.get(place, "") for delta in deltas) for place in let_go} == let_go
+
+
 async def test_details_of_reasoning_are_one_text_whether_the_reasoning_stands_beside_them_or_not(
     begin: Begin, chunk: Chunk
 ) -> None:
@@ -504,6 +527,7 @@ async def test_what_is_held_of_a_text_goes_in_an_event_of_the_same_name(begin: B
         {"type": "tool-output-available", "toolCallId": "c", "output": {"who": "ann"}},
         {"type": "data-person", "id": "p", "data": {"who": "ann"}},
         {"type": "error", "errorText": "by ann"},
+        {"type": "start", "messageId": "m", "messageMetadata": {"who": "ann"}},
     ],
 )
 async def test_a_part_that_its_api_says_at_once_is_whole(document: dict[str, Any], begin: Begin) -> None:
@@ -512,6 +536,13 @@ async def test_a_part_that_its_api_says_at_once_is_whole(document: dict[str, Any
     assert joined(exchange.read(raw)) == raw
     assert b"[MAIL]" in joined(exchange.read(raw.replace(b"ann", b"ann@example.com")))
     assert b"example" not in joined(exchange.delivered)
+
+
+async def test_a_text_may_begin_in_what_other_apis_call_a_start(begin: Begin) -> None:
+    exchange = await begin("generic")
+    exchange.read(sse_of({"type": "start", "text": "Ask ann@exa"}) + sse_of({"type": "more", "text": "mple.com, now"}))
+    exchange.end()
+    assert "".join(said(exchange.delivered)) == "startAsk more[MAIL], now"
 
 
 async def test_data_that_may_come_in_pieces_is_held_like_a_text(begin: Begin) -> None:
