@@ -21,7 +21,6 @@ from .policy import Encoder, Policy, PolicyStream, Scope
 from .relay import Limits as RelayLimits
 from .relay import Relay
 from .sink import on_informational
-from .turns import Turns
 
 if TYPE_CHECKING:
     from .upstream import Upstream
@@ -82,17 +81,9 @@ class _Ear:
 
 
 class Exchange:
-    """Runs once. `route` None: nothing was found for the request, it can only be refused. `turns`: the line that it shares with
-    others, if there are others."""
+    """Runs once. `route` None: nothing was found for the request, it can only be refused."""
 
-    def __init__(
-        self,
-        request: Request,
-        route: Route | None,
-        downstream: Downstream,
-        limits: Limits,
-        turns: Turns | None = None,
-    ) -> None:
+    def __init__(self, request: Request, route: Route | None, downstream: Downstream, limits: Limits) -> None:
         self.request = request
         self.route = route
         self.relay: Relay | None = None
@@ -100,7 +91,6 @@ class Exchange:
         self.chain: Chain | None = None
         self._downstream = downstream
         self._limits = limits
-        self._turns = turns
         self._links: list[Link] = []
         self._attachment_links: list[Link] = []
         self._encoder: tuple[str, Encoder] | None = None
@@ -247,7 +237,7 @@ class Exchange:
         self.attachment = Attachment(
             Chain(self._attachment_links, self._limits.pause_bytes), self._encoder, self._downstream
         )
-        self.relay = relay = Relay(self.request, self.chain, self.attachment, self._limits, loop, turns=self._turns)
+        self.relay = relay = Relay(self.request, self.chain, self.attachment, self._limits, loop)
         for link in (*self._links, *self._attachment_links):
             link.stream._poke = relay.poke
         if self._blocked:

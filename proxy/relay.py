@@ -28,7 +28,6 @@ from .replies import WholeReply, bare_error, drop_byte_exact, early_head, local_
 from .sink import Sink
 from .stall import StallWatch
 from .timer import LazyTimer
-from .turns import Turns
 
 P = ParamSpec("P")
 
@@ -84,7 +83,7 @@ class Relay:
     __slots__ = (  # more attributes than a dict shares the keys of
         "_attachment", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush", "_head",
         "_informational", "_intake", "_limits", "_looks", "_loop", "_passing", "_reading", "_request", "_rests",
-        "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_turns", "_unread", "_watched", "_watched_there",
+        "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_unread", "_watched", "_watched_there",
         "_whole", "done", "events", "first_content_at", "on_finished", "outcome", "upstream_bytes",
     )  # fmt: skip
 
@@ -96,7 +95,6 @@ class Relay:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,  # not loop.time(): uvloop's stands still within a turn
-        turns: Turns | None = None,
     ) -> None:
         self.outcome: Outcome | None = None
         self.done: asyncio.Future[Outcome] = loop.create_future()
@@ -123,7 +121,6 @@ class Relay:
         self._watched = chain.has_activity_hooks
         self._watched_there = attachment.chain.has_activity_hooks
         self._end_passed = False  # the exchange part's end has entered the attachment part
-        self._turns = turns or Turns(loop, clock)
         self._turn_due = False
         self._rests = False  # until then nothing is read
         self._end_of_body: Callable[[], None] | None = None  # it came, but behind events that wait for their turn
@@ -131,7 +128,7 @@ class Relay:
         self._reading = True
         self._busy = False
         self._stall = StallWatch(attachment, limits.write_stall_s)
-        self._timer = LazyTimer(loop, self._turns, (chain, attachment.chain), self._ring)
+        self._timer = LazyTimer(loop, (chain, attachment.chain), self._ring)
         self._errors: list[tuple[str, Exception]] = []
 
     @property
@@ -504,12 +501,12 @@ class Relay:
         if self._rests or (self._intake is not None and self._intake.more):
             if reading and not self._turn_due:
                 self._turn_due = True
-                self._turns.wait(self._go_on)
+                self._loop.call_soon(self._go_on)
             reading = False
         if reading is not self._reading and self._source is not None:
             self._turn(reading, now)
         else:
-            self._timer.arm(stalled_at, now, steady=reading)
+            self._timer.arm(stalled_at, steady=reading)
             self._busy = False
 
     def _pass_end(self, mark: Mark | None, now: float) -> None:
