@@ -71,7 +71,7 @@ class SlidingWindows(MemoryStorage):
             ]
             heapify(self._expiring)
 
-    def sliding_window_keys(self, key: str, expiry: int, at: float) -> tuple[str, str]:  # type: ignore[override]
+    def sliding_window_keys(self, key: str, expiry: int, at: float) -> tuple[str, str]:  # type: ignore[override]  # its list is of two
         return self.window_key(key, expiry, self.now - expiry), self.window_key(key, expiry, self.now)
 
     async def _get_sliding_window_info(

@@ -266,7 +266,7 @@ class RedisStore:
         asked = False
         try:
             async with asyncio.timeout(self._patience_s):
-                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
                 try:
                     asked = True
                     await connection.send_command("EVALSHA", script.name, len(keys), *keys, *arguments)

@@ -60,7 +60,7 @@ class State(dict[int, "State"]):
     """A set of places. Its table: the bits of the next character, as far as in `mask` -> the next state."""
 
     __slots__ = ("__weakref__", "ahead", "alike", "automaton", "decides", "live", "mask", "outcome")
-    __hash__ = object.__hash__  # type: ignore[assignment]
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dict has none
     __eq__ = object.__eq__
     __ne__ = object.__ne__
 

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from yarl import URL
+
 from proxy.errors import OutcomeKind, PenstockError
 from proxy.messages import Headers
 from proxy.upstream import Pool, Response
@@ -16,6 +18,7 @@ from .waiting import until
 AIOHTTP_PATHS = ("auto", "portable")
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Pool)
 
 _TRUNCATED = ("upstream_truncated", "upstream_truncated")  # details and outcome
 
@@ -90,6 +93,16 @@ class Receiver:
 
     async def ended(self) -> str:
         return await until(lambda: self.end, "the end of the body")
+
+
+@contextlib.asynccontextmanager
+async def opened(make: type[P], upstream: RawUpstream) -> AsyncIterator[P]:
+    """A pool of connections to `upstream`."""
+    pool = make(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 async def ask(pool: Pool, method: str = "GET", body: bytes | AsyncIterator[bytes] | None = None) -> Response:

@@ -11,10 +11,9 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
-from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, End, Receiver, ask, played, text_of
+from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, End, Receiver, ask, opened, played, text_of
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, replies, reply
 from rigs.waiting import until
-from yarl import URL
 
 from proxy import handover
 from proxy.errors import UpstreamGarbage
@@ -25,9 +24,8 @@ from proxy.sink import on_informational
 
 @pytest.fixture
 async def pool(upstream: RawUpstream) -> AsyncIterator[Pool]:
-    made = Pool(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
-    yield made
-    await made.close()
+    async with opened(Pool, upstream) as made:
+        yield made
 
 
 async def test_what_came_with_the_head_is_first(upstream: RawUpstream, pool: Pool) -> None:

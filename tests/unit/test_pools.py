@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from rigs.aiohttp_paths import Receiver, ask, parts, played, text_of
+from rigs.aiohttp_paths import Receiver, ask, opened, parts, played, text_of
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, replies, reply
 from rigs.waiting import until
-from yarl import URL
 
 from proxy import handover, portable_upstream
 from proxy.upstream import Pool
@@ -18,9 +17,8 @@ from proxy.upstream import Pool
 
 @pytest.fixture(params=[handover.Pool, portable_upstream.Pool], ids=["handover", "portable"])
 async def pool(request: pytest.FixtureRequest, upstream: RawUpstream) -> AsyncIterator[Pool]:
-    made: Pool = request.param(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
-    yield made
-    await made.close()
+    async with opened(request.param, upstream) as made:
+        yield made
 
 
 async def test_one_read_is_one_feed(upstream: RawUpstream, pool: Pool) -> None:

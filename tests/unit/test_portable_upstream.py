@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, Receiver, ask, played, text_of, told
+from rigs.aiohttp_paths import BEHIND_THE_HEAD, ENDS, Behind, Receiver, ask, opened, played, text_of, told
 from rigs.raw_upstream import LAST_CHUNK, STREAM_HEAD, RawUpstream, UpstreamConnection, chunk, replies, reply
 from rigs.waiting import until
-from yarl import URL
 
 from proxy import portable_upstream
 from proxy.errors import RequestError, UpstreamGarbage
@@ -23,9 +22,8 @@ from proxy.sink import on_informational
 
 @pytest.fixture
 async def pool(upstream: RawUpstream) -> AsyncIterator[Pool]:
-    made = Pool(URL(upstream.url), connect_s=5.0, field_bytes=8190, fields=128, keepalive_timeout=5.0)
-    yield made
-    await made.close()
+    async with opened(Pool, upstream) as made:
+        yield made
 
 
 # The body
