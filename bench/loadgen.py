@@ -60,7 +60,7 @@ class Load(NamedTuple):
 
 LOADS: Mapping[Mode, Load] = {
     Mode.HOLD: Load("paced", 550, 5, base_streams=50),
-    Mode.SERIAL: Load("serial", 120),
+    Mode.SERIAL: Load("serial", 420),
     Mode.SATURATED: Load("saturated", 100),
     Mode.PACED: Load("paced", 100, 50),
     Mode.CROWD: Load("paced", 4000, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -42,10 +42,20 @@ def measure(
             for batch in batches:
                 print(f"round {number} of {round_count}: {', '.join(s.name for s in batch)}", file=sys.stderr)
                 # there and back, so that a drift within rounds does not favour one end of the list
-                order = batch if number % 2 else batch[::-1]
-                found = {scenario.name: runs.of(scenario) for scenario in order}
-                rounds.append({s.name: run for s in batch if (run := found[s.name]) is not None})
+                found = runs.of(batch if number % 2 else batch[::-1])
+                rounds.append({s.name: found[s.name] for s in batch if s.name in found})
         return Measured(rounds, list(runs.missing), list(runs.failed))
+
+
+class _Life:
+    """A server of a batch, from its start to its end: closing `stack` ends it."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.stack = ExitStack()
+        self.server: Server | None = None
+        self.measured: dict[Mode, Measurement] = {}
+        self.failed = False
 
 
 class _Runs:
@@ -59,48 +69,56 @@ class _Runs:
         self.missing: dict[str, None] = {}
         self.failed: dict[str, None] = {}
 
-    def of(self, scenario: Scenario) -> Run | None:
-        """One life of its server; None where it is left out."""
-        if (scenario.name, None) in self._left_out:
-            return None
-        try:
-            return self._run(scenario)
-        except MissingError as error:
-            self.missing[f"{error}; left out: {scenario.name}"] = None
-        except BenchError as error:
-            self.failed[f"{scenario.name}: {error}"] = None
-        self._left_out.add((scenario.name, None))
-        return None
+    def of(self, batch: Sequence[Scenario]) -> dict[str, Run]:
+        """One life of each server of the batch. All stand ready while one is measured, so that what is compared is measured
+        within seconds: a machine drifts more from one minute to the next than between two of its processes."""
+        lives = [_Life(scenario) for scenario in batch if (scenario.name, None) not in self._left_out]
+        with ExitStack() as stack:
+            for life in lives:
+                stack.push(life.stack)
+                self._try(life, self._start)
+            started = [life for life in lives if life.server is not None]
+            for mode in Mode:
+                for life in started:
+                    if mode in life.scenario.modes and (life.scenario.name, mode) not in self._left_out:
+                        self._try(life, self._measure, mode)
+        return {
+            life.scenario.name: Run(life.server.start_ms, life.measured) for life in started if life.server is not None
+        }
 
-    def _run(self, scenario: Scenario) -> Run:
+    def _try(self, life: _Life, step: Callable[..., None], mode: Mode | None = None) -> None:
+        """One step of a life that has not failed. What goes wrong is noted, and not tried again in later rounds."""
+        if life.failed:
+            return
+        name = life.scenario.name
+        what = name if mode is None else f"{name}, {mode.value}"
+        try:
+            step(life, *(() if mode is None else (mode,)))
+            return
+        except MissingError as error:
+            self.missing[f"{error}; left out: {what}"] = None
+        except BenchError as error:
+            self.failed[f"{what}: {error}"] = None
+            life.failed = True
+            life.stack.close()  # what this server does now is anybody's guess; its next life leaves the mode out
+        self._left_out.add((name, mode))
+
+    def _start(self, life: _Life) -> None:
+        scenario = life.scenario
         if scenario.coding is not None and scenario.coding not in self._generator.codings:
             header, _, package = LIBRARIES[scenario.coding]
             raise MissingError(f"{header} is missing (Debian: {package})")
-        with (
-            tempfile.TemporaryDirectory(dir=self._directory) as own,
-            scenario.serve(self._generator.upstream_port, Path(own), self._core) as server,
-        ):
-            measured: dict[Mode, Measurement] = {}
-            for mode in scenario.modes:
-                if (scenario.name, mode) in self._left_out:
-                    continue
-                try:
-                    measured[mode] = self._measure(scenario, mode, server)
-                except MissingError as error:
-                    self.missing[f"{error}; left out: {scenario.name}, {mode.value}"] = None
-                    self._left_out.add((scenario.name, mode))
-                except BenchError as error:
-                    self.failed[f"{scenario.name}, {mode.value}: {error}"] = None
-                    self._left_out.add((scenario.name, mode))
-                    break  # what this server does now is nobody's guess; its next life leaves the mode out
-            return Run(server.start_ms, measured)
+        own = Path(life.stack.enter_context(tempfile.TemporaryDirectory(dir=self._directory)))
+        life.server = life.stack.enter_context(scenario.serve(self._generator.upstream_port, own, self._core))
 
-    def _measure(self, scenario: Scenario, mode: Mode, server: Server) -> Measurement:
+    def _measure(self, life: _Life, mode: Mode) -> None:
+        assert life.server is not None
+        scenario, server = life.scenario, life.server
         needed = LOADS[mode].open_files
         if needed > self._open_files:
             raise MissingError(f"{mode.value} needs {needed} open files, raise `ulimit -n`")
         time.sleep(SETTLE_S)
-        return self._generator.measure(
+        life.measured[mode] = self._generator.measure(
             mode,
             server.port,
             pids=server.pids,

@@ -10,7 +10,7 @@ import pytest
 from rigs.bench_rounds import ROUNDS, round_of
 
 from bench import __main__ as command
-from bench import plot, reference
+from bench import machine, plot, reference
 from bench.figures import Spread
 from bench.loadgen import BenchError
 from bench.rounds import Measured
@@ -123,3 +123,14 @@ def test_a_reference_of_another_chain_is_none(start: Command, capsys: pytest.Cap
     reference.save(reference.Reference({}, ["some", "other"], {"cpu_paced": {"full": Spread(1, 1, 1)}}))
     assert start("--check") == 2
     assert "some, other" in capsys.readouterr().out
+
+
+def test_it_says_when_the_interpreter_is_slower_than_the_images(
+    start: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "python_build", lambda: "not optimised, libpython shared")
+    start()
+    assert "without --enable-optimizations" in capsys.readouterr().out
+    monkeypatch.setattr(machine, "python_build", lambda: "optimised, libpython static")
+    start()
+    assert "without --enable-optimizations" not in capsys.readouterr().out
