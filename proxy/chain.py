@@ -264,6 +264,9 @@ class Chain:
                 return self._failed(self._place_of(hook), exc, events, None, now)
             if verdict is events:
                 continue
+            if type(verdict) is list and len(verdict) == 1 and type(verdict[0]) is Event:  # nearly always: a call less
+                events = verdict
+                continue
             if not _are_events(verdict):
                 return self._judge(self._place_of(hook), verdict, events, None, now)
             if not verdict:

@@ -82,7 +82,7 @@ class Relay:
 
     __slots__ = (  # more attributes than a dict shares the keys of
         "_attachment", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush", "_head",
-        "_informational", "_intake", "_limits", "_looks", "_loop", "_passing", "_reading", "_request", "_rests",
+        "_informational", "_intake", "_limits", "_looks", "_loop", "_outer", "_passing", "_reading", "_request", "_rests",
         "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_unread", "_watched", "_watched_there",
         "_whole", "done", "events", "first_content_at", "on_finished", "outcome", "upstream_bytes",
     )  # fmt: skip
@@ -105,6 +105,7 @@ class Relay:
         self._request = request
         self._chain = chain
         self._attachment = attachment
+        self._outer = attachment.chain
         self._limits = limits
         self._loop = loop
         self._clock = clock
@@ -297,7 +298,7 @@ class Relay:
             if self._watched and (events := self._chain.activity(now)):
                 self._deliver(events, now)
             if self._watched_there:
-                self._emit(self._attachment.chain.activity(now))
+                self._emit(self._outer.activity(now))
             if self._intake is None:
                 self._pass_through(data, now)
             else:
@@ -440,7 +441,7 @@ class Relay:
             return
         if self.first_content_at is None:
             self._look_for_content(events, now)
-        events = self._attachment.chain.feed(events, now)
+        events = self._outer.feed(events, now)
         if len(events) == 1 and self._unread is None:  # nearly always: a call less
             self._write(events[0].raw)
         else:
@@ -490,15 +491,15 @@ class Relay:
 
     def _settle(self, now: float) -> None:
         """The last step of every entry point."""
-        chain, outer = self._chain, self._attachment.chain
+        chain, outer, intake = self._chain, self._outer, self._intake
         if chain.ended is not None or outer.ended is not None:
             self._pass_end(chain.ended, now)
         if self.outcome is not None:
             self._busy = False
             return
         stalled_at = self._stall.due_at
-        reading = stalled_at is None and not (chain.held or outer.held)
-        if self._rests or (self._intake is not None and self._intake.more):
+        reading = stalled_at is None and not chain.held and not outer.held
+        if self._rests or (intake is not None and intake.more):
             if reading and not self._turn_due:
                 self._turn_due = True
                 self._loop.call_soon(self._go_on)
@@ -567,7 +568,7 @@ class Relay:
         whole.shown = True
         if whole.waiting:
             self.first_content_at = now
-            self._emit(self._attachment.chain.feed(whole.waiting, now))
+            self._emit(self._outer.feed(whole.waiting, now))
 
     def _send(self, whole: WholeReply, now: float) -> None:
         """It has passed those too."""

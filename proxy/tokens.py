@@ -101,11 +101,13 @@ class _DeltaTally:
             if channel.repeated:
                 continue
             tokens = 1 if len(text) <= _SHORT else _of_delta(text)
-            if tokens == 1 and isinstance(channel.index, str) and channel.index.startswith("/"):
+            index = channel.index
+            if type(index) is str and tokens == 1 and index.startswith("/"):
                 unknown = True
             else:
                 self._total += tokens
-        self._total += unknown
+        if unknown:
+            self._total += 1
         return self._total
 
 

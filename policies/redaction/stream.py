@@ -73,6 +73,20 @@ class _Waiting(NamedTuple):
     deltas: Sequence[Delta]
 
 
+class _Steady:
+    """The last event had a template, and its text goes on in `redactor`: an event with the same template differs in that text
+    alone, so nothing else of it need be looked at. What it leaves waiting is noted when one comes that is not like it."""
+
+    __slots__ = ("channel", "decided", "event", "redactor", "template")
+
+    def __init__(self, template: Template, channel: Channel, redactor: TextRedactor) -> None:
+        self.template = template
+        self.channel = channel
+        self.redactor = redactor
+        self.event: Event | None = None  # the last like it
+        self.decided = ""  # the text that it was given
+
+
 class TextStream(PolicyStream):
     """One exchange, or one attachment. `counts`: what to say of it in the end, by name."""
 
@@ -93,6 +107,7 @@ class TextStream(PolicyStream):
         self._alone: dict[Channel, bool] = {}  # whether each text of a channel stands alone
         self._clean_lines: set[bytes] = set()
         self._clean: Template | None = None  # of events that need no change beside their text
+        self._steady: _Steady | None = None
         self._passed: Event | None = None  # the last that went on
         self._ended: set[Channel] = set()  # what they held was said as the end of their text
         self._last: tuple[Event, _Long | None] | None = None  # ends choices, if nothing follows it
@@ -112,6 +127,9 @@ class TextStream(PolicyStream):
         left = _TURN
         try:
             for number, event in enumerate(events):
+                if self._steady is not None and left > 0 and self._take_alike(self._steady, event, passed):
+                    left -= len(event.raw)
+                    continue
                 if left <= 0:
                     return Pause(0.0, passed, events[number:])
                 if self._last is not None:
@@ -136,6 +154,7 @@ class TextStream(PolicyStream):
 
     def on_end(self, now: float) -> Events:
         released: Events = []
+        self._end_steady()
         if self._last is not None:
             self._follow(DONE, released)
         self._release(list(self._texts), released)
@@ -165,7 +184,7 @@ class TextStream(PolicyStream):
         self._texts.clear()
         self._waiting.clear()
         self._said.clear()
-        self._long = self._last = None
+        self._long = self._last = self._steady = None
 
     def facts(self) -> Mapping[str, int]:
         return self._counts
@@ -173,21 +192,41 @@ class TextStream(PolicyStream):
     # One event
 
     def _take(self, event: Event, passed: Events) -> None:
-        """One that is not long. Nearly all of a stream differ from the one before in a text that goes on, and nothing else."""
+        """One that is not long."""
         is_new = event.read is None  # so that a template is that of its very bytes
         parsed = event.parsed
+        self._take_any(event, passed)
         template = parsed.template
         if is_new and template is not None and template is self._clean and parsed.deltas and not self._said:
-            channel, text = parsed.deltas[0]
+            channel, _ = parsed.deltas[0]
             redactor = self._texts.get(channel)
             if redactor is not None:
-                decided = redactor.feed(text)
-                self._keep(channel, channel, event, ((channel, decided),))
-                changed = event if decided == text else template.rewritten(event, decided)
-                if changed is not None:
-                    passed.append(changed)
-                return
-        self._take_any(event, passed)
+                self._steady = _Steady(template, channel, redactor)
+
+    def _take_alike(self, steady: _Steady, event: Event, passed: Events) -> bool:
+        """Nearly all of a stream differ from the one before in a text that goes on, and nothing else. False: this one does
+        not, or nobody can tell."""
+        raw = event.raw
+        if event.read is None and len(raw) <= _SLICE and (text := steady.template.text(raw)):
+            steady.decided = decided = steady.redactor.feed(text)
+            steady.event = event
+            if decided == text:
+                event.read = steady.template.says(text)
+                passed.append(event)
+            elif decided or not steady.template.blank:
+                passed.append(steady.template.event(event.stream, decided))
+            return True
+        self._end_steady()
+        return False
+
+    def _end_steady(self) -> None:
+        """An event comes that is not like the last: what that left waiting is noted, as after any other."""
+        steady, self._steady = self._steady, None
+        if steady is not None and steady.event is not None:
+            event = steady.event
+            if event.read is None:
+                event.read = steady.template.read(event.raw)
+            self._keep(steady.channel, steady.channel, event, ((steady.channel, steady.decided),))
 
     def _take_any(self, event: Event, passed: Events, long: _Long | None = None) -> None:
         parsed = event.parsed

@@ -58,7 +58,10 @@ class Account:
         missing = output_tokens - self._covered
         if missing <= 0 or not self._budget.counts_output:
             return 0
-        if not self.hand.draw(missing, now):
+        hand = self.hand
+        if missing <= hand.tokens and now < hand.stale_at:
+            hand.tokens -= missing  # `draw`, which is one call more
+        elif not hand.draw(missing, now):
             return missing
         self._drawn += missing
         self._covered = output_tokens

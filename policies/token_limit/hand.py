@@ -55,12 +55,13 @@ class Hand:
         """How full the windows were when something was last granted."""
         self.low = 0
         """With so few left it is time to `refill_in_time`."""
+        self.stale_at = math.inf
+        """When the oldest lease is to be dropped."""
         self._budget = budget
         self._keys = [state.key(budget.host.name, pot.what, who) for pot in budget.pots]
         self._leases: deque[_Lease] = deque()  # the oldest is drawn from first; together not less than `tokens`
         self._in_leases = 0
         self._newest: Grants = ()  # of the last lease, for what comes back when all have been used
-        self._stale_at = math.inf  # the oldest lease
         self._room = state.MOST  # what the windows had left when they were last looked at
         self._ask_at = 0.0  # and not before this
         self._asking = False
@@ -71,7 +72,7 @@ class Hand:
 
     def draw(self, tokens: int, now: float) -> bool:
         """Take `tokens` out, all or nothing; whether they were there."""
-        if now >= self._stale_at:
+        if now >= self.stale_at:
             self._drop_stale(now)
         if tokens > self.tokens:
             return False
@@ -103,7 +104,7 @@ class Hand:
             taken.append((lease.tokens - used, lease.grants))
         self._leases.clear()
         self._in_leases = self.tokens = 0
-        self._stale_at = math.inf
+        self.stale_at = math.inf
         return taken
 
     def _drop_stale(self, now: float) -> None:
@@ -115,7 +116,7 @@ class Hand:
             if (unused := lease.tokens - over) > 0:
                 stale.append((unused, lease.grants))
                 self.tokens -= unused
-        self._stale_at = self._leases[0].until if self._leases else math.inf
+        self.stale_at = self._leases[0].until if self._leases else math.inf
         if stale:
             self._budget.host.spawn(self._give_back(stale))
 
@@ -185,7 +186,7 @@ class Hand:
         self.tokens += tokens
         while self._in_leases - self._leases[0].tokens >= self.tokens:
             self._in_leases -= self._leases.popleft().tokens
-        self._stale_at = self._leases[0].until
+        self.stale_at = self._leases[0].until
 
     def _lease_size(self) -> int:
         share = self._room // 2  # something is left for other processes

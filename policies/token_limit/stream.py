@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy import ratelimit
 from proxy.dialects.base import DialectStream, Parsed, Usage
+from proxy.dialects.template import Template
 from proxy.errors import Outcome, OutcomeKind, StateError
 from proxy.framing import Event
 from proxy.messages import Headers, Request, ResponseHead
@@ -83,6 +84,8 @@ class TokenLimitStream(PolicyStream):
         self._estimated = kept.output_tokens if kept is not None and request.call.resumes else 0
         self._stated = 0  # by the upstream, so far
         self._looked_at: Event | None = None  # the last one; it is offered again where it had to wait
+        self._texts_only: Template | None = None  # of events that state nothing but texts
+        self._bare: Template | None = None  # of events that are shown as they are
         self._delivered = 0
         self._usage = Usage(None, None)  # what the upstream states, where it is believable
         self._usage_is_final = False  # no text came after it
@@ -110,8 +113,15 @@ class TokenLimitStream(PolicyStream):
             return events
         account = self._account
         for place, event in enumerate(events):
-            if event is not self._looked_at:
-                self._look_at(event, event.parsed)
+            parsed = event.read or event.parsed
+            template = parsed.template
+            if event is self._looked_at:
+                pass
+            elif template is not None and template is self._texts_only:
+                self._looked_at = event
+                self._counted = self._tally.add(parsed.deltas)
+            else:
+                self._look_at(event, parsed)
             # As many tokens as were counted with this event, or as the upstream has stated with it.
             tokens = self._counted + self._estimated
             if tokens < self._stated:
@@ -122,7 +132,9 @@ class TokenLimitStream(PolicyStream):
         hand = account.hand
         if hand.tokens <= hand.low:
             hand.refill_in_time(now)
-        return self._shown(events) if self._hides_usage else events
+        if not self._hides_usage or (template is not None and template is self._bare and len(events) == 1):
+            return events
+        return self._shown(events)
 
     def close(self, outcome: Outcome) -> None:
         prompt_tokens = output_tokens = 0
@@ -173,6 +185,9 @@ class TokenLimitStream(PolicyStream):
                 self._stated = max(self._stated, self._believed(parsed.usage).output_tokens or 0)
         else:
             self._estimated += self._tokens_of_whole(parsed)
+        # One with a template is known and states no usage. After text, none that was stated before is final.
+        is_alike = self._in_deltas and not self._usage_is_final
+        self._texts_only = parsed.template if is_alike else None
 
     def _tokens_of_whole(self, parsed: Parsed) -> int:
         stated = None if parsed.usage is None else self._believed(parsed.usage).output_tokens
@@ -211,6 +226,10 @@ class TokenLimitStream(PolicyStream):
             return events
         if len(events) == 1:
             only = self._reply.without_usage(events[0])
+            template = events[0].parsed.template
+            # Not where somebody has changed it: then its template is of what it was. A text alone cannot add usage.
+            is_bare = only is events[0] and template is not None and template.fits(only.raw)
+            self._bare = template if is_bare else None
             return events if only is events[0] else [] if only is None else [only]
         return [shown for event in events if (shown := self._reply.without_usage(event)) is not None]
 

@@ -40,10 +40,15 @@ class Template:
         """What an event says; None where it is none of these.
 
         Also where the text has an escape that only the permissive reading knows (a lone surrogate)."""
+        text = self.text(raw)
+        return None if text is None else self.says(text)
+
+    def text(self, raw: bytes) -> str | None:
+        """The text of an event; None where `read` gives None."""
         if not raw.startswith(self._before) or not raw.endswith(self._after):  # `fits`, which is one call more
             return None
         try:
-            return self._says(_decode_text(raw[self._start : self._stop]))
+            return _decode_text(raw[self._start : self._stop])
         except ValueError:
             return None
 
@@ -53,13 +58,14 @@ class Template:
 
     def event(self, stream: DialectStream, text: str) -> Event:
         """An event of `stream` with this text."""
-        return Event(self._head + encode(text) + self._tail, stream, self._says(text))
+        return Event(self._head + encode(text) + self._tail, stream, self.says(text))
 
     def rewritten(self, event: Event, text: str) -> Event | None:
         """`event`, which has this template, with another text; None where without one it is not worth sending."""
         return self.event(event.stream, text) if text or not self.blank else None
 
-    def _says(self, text: str) -> Parsed:
+    def says(self, text: str) -> Parsed:
+        """What an event with this text says."""
         return Parsed([(self._channel, text)] if text else (), (), None, self._choices, True, False, self)
 
 

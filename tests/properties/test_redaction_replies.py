@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from policies.redaction import Redaction, RedactionConfig
 from policies.redaction.json_text import TextRedactor
 from proxy.dialects import DIALECTS
-from proxy.dialects.base import Channel, Kind
+from proxy.dialects.base import Channel, Delta, Kind
 from proxy.dialects.documents import decode, encode
 from proxy.errors import Outcome, OutcomeKind
 from proxy.framing import Event
+from proxy.policy import PolicyStream
 from proxy.testing import FakeHost, Simulation, make_head, make_request, texts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -300,3 +301,45 @@ def test_texts_in_which_nothing_is_found(form: Form, said: list[str | None]) -> 
     assert merged(exchange.delivered, form.channel) == "".join(filter(None, said))
     if silent:
         assert sum(event.raw == silent for event in exchange.delivered) == said.count(None)
+
+
+def chunk(text: str, beside: str) -> bytes:
+    """A chunk that has nothing but a text, or something `beside` it."""
+    delta = {"role": "assistant", "content": text} if beside == "role" else {"content": text}
+    choice = {"index": int(beside == "choice"), "delta": delta, "finish_reason": "stop" if beside == "end" else None}
+    return (
+        (b": a.b@c.c\n" if beside == "lines" else b"") + b"data: " + encode({"id": "a", "choices": [choice]}) + b"\n\n"
+    )
+
+
+def one_by_one(raws: Sequence[bytes], *, were_read: bool) -> list[list[tuple[bytes, list[Delta]]]]:
+    """What goes out for each event, and at the end."""
+    request = make_request(dialect=DIALECTS["openai-chat"])
+    policy = asyncio.run(Redaction(CONFIG, FakeHost("redaction")).admit(request))
+    head = make_head(request, SSE)
+    assert isinstance(policy, PolicyStream)
+    assert head.stream is not None
+    policy.on_response(head)
+    verdicts = []
+    for raw in raws:
+        event = head.stream.event(raw)
+        if were_read:
+            assert event.parsed
+        verdicts.append(policy.on_events([event], 0.0))
+    verdicts.append(policy.on_end(0.0))
+    return [[(event.raw, list(event.deltas)) for event in verdict] for verdict in verdicts if isinstance(verdict, list)]
+
+
+ALIKE = st.lists(
+    st.tuples(st.just("") | st.sampled_from(["role", "lines", "choice", "end"]), st.lists(TEXTS, min_size=1))
+)
+
+
+@given(runs=ALIKE)
+@settings(deadline=None)
+def test_events_that_differ_in_their_text_alone_come_out_as_if_each_were_looked_at(
+    runs: list[tuple[str, list[str]]],
+) -> None:
+    """Of an event that somebody has read before nothing is taken for granted."""
+    raws = [chunk(text, beside) for beside, said in runs for text in said]
+    assert one_by_one(raws, were_read=False) == one_by_one(raws, were_read=True)

@@ -5,6 +5,8 @@ delivered never exceed the budget, in the configured counter; and when all have 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,9 +14,12 @@ from hypothesis import strategies as st
 
 from policies.token_limit import TokenLimit, TokenLimitConfig
 from proxy import state
+from proxy.dialects.base import Parsed
+from proxy.dialects.openai_chat import OpenAIChat
+from proxy.errors import COMPLETE
 from proxy.policy import PolicyStream
 from proxy.state import Window
-from proxy.testing import FakeHost, Simulation, make_request, sse, texts
+from proxy.testing import FakeHost, Simulation, joined, make_head, make_request, sse, texts
 from proxy.tokens import Tokenizer, counter
 
 WORDS = st.sampled_from(
@@ -167,3 +172,63 @@ def test_streams_that_want_more_than_there_is_use_it_all(limit: int, streams: in
         assert world.cuts == streams
 
     asyncio.run(play())
+
+
+USAGES = ("usage", "alone", "null")
+
+
+def chunk(text: str, beside: str) -> bytes:
+    """A chunk that has nothing but a text, or something `beside` it."""
+    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": "stop" if beside == "end" else None}]
+    usage = {"prompt_tokens": 3, "completion_tokens": 5}
+    stated = {"usage": {"usage": usage, "alone": usage, "null": None}[beside]} if beside in USAGES else {}
+    document = {"id": "a", "choices": [] if beside == "alone" else choices, **stated}
+    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+
+
+def one_by_one(
+    raws: Sequence[bytes], tokenizer: Tokenizer, *, alike: bool
+) -> tuple[list[bytes], Mapping[str, int | str]]:
+    """What goes out for each event, and the facts. Not `alike`: it is not known which differ in their texts alone."""
+    request = make_request("Hi", dialect=OpenAIChat(), stream=True)
+    config = TokenLimitConfig.model_validate(
+        {
+            "per": "all",
+            "windows": ({"tokens": 10**6, "window_s": "total"},),
+            "lease_tokens": 10**5,
+            "tokenizer": tokenizer,
+        }
+    )
+    host = FakeHost("token_limit")
+    stream = asyncio.run(TokenLimit(config, host).admit(request))
+    head = make_head(request)
+    assert isinstance(stream, PolicyStream)
+    assert head.stream is not None
+    stream.on_start(0.0)
+    stream.on_response(head)
+    out = []
+    for raw in raws:
+        event = head.stream.event(raw)
+        if not alike:
+            read = event.parsed
+            event.read = Parsed(read.deltas, read.ends, read.usage, read.choices, read.known, read.mirrored)
+        verdict = stream.on_events([event], 0.0)
+        assert isinstance(verdict, list)
+        out.append(joined(verdict))
+    stream.close(COMPLETE)
+    asyncio.run(host.run_spawned())
+    return out, stream.facts()
+
+
+ALIKE = st.lists(
+    st.tuples(st.sampled_from(["", "", "end", *USAGES]), st.lists(WORDS | st.just("usage") | st.just(""), min_size=1))
+)
+
+
+@given(runs=ALIKE, tokenizer=st.sampled_from(("deltas", "o200k")))
+@settings(deadline=None)
+def test_events_that_differ_in_their_text_alone_count_as_if_each_were_looked_at(
+    runs: list[tuple[str, list[str]]], tokenizer: Tokenizer
+) -> None:
+    raws = [chunk(text, beside) for beside, said in runs for text in said]
+    assert one_by_one(raws, tokenizer, alike=True) == one_by_one(raws, tokenizer, alike=False)
