@@ -30,7 +30,7 @@ from pydantic import Field
 
 from proxy.errors import Outcome
 from proxy.fields import add_vary, weights
-from proxy.messages import BYTE_EXACT, Headers, Request, ResponseHead, tokens
+from proxy.messages import BYTE_EXACT, Headers, Request, ResponseHead, drop, tokens
 from proxy.policy import Encoder, Policy, PolicyConfig, Scope, Sees, Stage
 from proxy.values import Count
 
@@ -114,10 +114,12 @@ class Compression(Policy[CompressionConfig]):
 
     async def admit(self, request: Request) -> Encoder | None:
         headers = request.headers
-        if "no-transform" in tokens(headers.getall("Cache-Control", ())):
+        if _must_not_change(headers):
             return None
-        coding = negotiate(weights(headers.getall("Accept-Encoding", ())), self.config.codings)
-        return CompressionEncoder(self.config, coding if request.method != "HEAD" else None)
+        coding = None
+        if "Accept-Encoding" in headers and request.method != "HEAD":
+            coding = negotiate(weights(headers.getall("Accept-Encoding")), self.config.codings)
+        return CompressionEncoder(self.config, coding)
 
 
 class CompressionEncoder(Encoder):
@@ -143,9 +145,9 @@ class CompressionEncoder(Encoder):
         headers = head.headers
         if head.status < 200 or head.status in (204, 206, 304) or "Content-Range" in headers:
             return False
-        if set(tokens(headers.getall("Content-Encoding", ()))) - {"identity"}:
+        if "Content-Encoding" in headers and set(tokens(headers.getall("Content-Encoding"))) - {"identity"}:
             return False
-        if "no-transform" in tokens(headers.getall("Cache-Control", ())):
+        if _must_not_change(headers):
             return False
         if not streaming and int(headers.get("Content-Length", self._config.min_bytes)) < self._config.min_bytes:
             return False
@@ -174,11 +176,15 @@ class CompressionEncoder(Encoder):
         return {"coding": self._coding, "in_bytes": self._in_bytes, "out_bytes": self._out_bytes}
 
 
+def _must_not_change(headers: Headers) -> bool:
+    """RFC 9111 §5.2.1.6, §5.2.2.6."""
+    return "Cache-Control" in headers and "no-transform" in tokens(headers.getall("Cache-Control"))
+
+
 def _describe(headers: Headers, coding: str) -> None:
     """Say that the body is coded. What was said of its exact bytes goes; an ETag still holds, but weakly."""
     etag = headers.get("ETag")
-    for name in BYTE_EXACT:
-        headers.popall(name, None)
+    drop(headers, BYTE_EXACT)
     if etag is not None:
         headers["ETag"] = etag if etag.startswith("W/") else f"W/{etag}"
     headers["Content-Encoding"] = coding

@@ -9,8 +9,9 @@ the events before it, as a `Mark`: a link that is paused queues both, in order. 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, TypeGuard
 
 from .errors import COMPLETE, Outcome, OutcomeKind, PolicyError, Problem
@@ -103,15 +104,20 @@ def _sound(given: object) -> Verdict:
 _HOOKS = (
     "on_start", "on_response", "on_timer", "on_end", "on_cut", "on_events", "on_activity", "on_reading",
 )  # fmt: skip
+_NO_HOOKS = (None,) * len(_HOOKS)
 _OF_EVENTS, _OF_ACTIVITY = ("on_events",), ("on_activity", "on_reading")
 
 
 @lru_cache(1024)
-def _overridden(kind: type[PolicyStream], sees: Sees) -> tuple[str, ...]:
-    """The hooks that a policy's streams have of their own and are to be called: the contract's cost nothing."""
+def _hooks_of(kind: type[PolicyStream], sees: Sees) -> Callable[[PolicyStream], tuple[Any, ...]]:
+    """Reads from a policy's stream, in the order of `_HOOKS`, those that it has of its own and that are to be called; the
+    contract's are None, and cost nothing."""
     unseen = (_OF_EVENTS if sees < Sees.EVENTS else ()) + (_OF_ACTIVITY if sees < Sees.ACTIVITY else ())
-    return tuple(
-        hook for hook in _HOOKS if hook not in unseen and getattr(kind, hook) is not getattr(PolicyStream, hook)
+    return attrgetter(
+        *(
+            "_not_overridden" if hook in unseen or getattr(kind, hook) is getattr(PolicyStream, hook) else hook
+            for hook in _HOOKS
+        )
     )
 
 
@@ -129,20 +135,17 @@ class Link:
         self.stream = stream
         self.bypass = bypass
         self.hold: _Hold | None = None
-        self.take_out()
-        for hook in _overridden(type(stream), sees):  # type: ignore[arg-type]  # mypy takes no class for hashable
-            setattr(self, hook, getattr(stream, hook))
+        self._bind(_hooks_of(type(stream), sees)(stream))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+    def _bind(self, hooks: tuple[Any, ...]) -> None:
+        (
+            self.on_start, self.on_response, self.on_timer, self.on_end, self.on_cut, self.on_events, self.on_activity,
+            self.on_reading,
+        ) = hooks  # fmt: skip
 
     def take_out(self) -> None:
         """Silence the link for the rest of the stream; only `close` and `facts` still reach it."""
-        self.on_start: Any = None
-        self.on_response: Any = None
-        self.on_timer: Any = None
-        self.on_end: Any = None
-        self.on_cut: Any = None
-        self.on_events: Any = None
-        self.on_activity: Any = None
-        self.on_reading: Any = None
+        self._bind(_NO_HOOKS)
 
 
 class Chain:
@@ -166,9 +169,16 @@ class Chain:
         self._bind()
 
     def _bind(self) -> None:
-        self._event_hooks = tuple(link.on_events for link in self.links if link.on_events)
-        self._activity_hooks = tuple((i, link.on_activity) for i, link in enumerate(self.links) if link.on_activity)
-        self._timed = [(i, link.stream) for i, link in enumerate(self.links) if link.on_timer]
+        self._event_hooks: list[Callable[[Events, float], Verdict]] = []
+        self._activity_hooks: list[tuple[int, Callable[[float], None]]] = []
+        self._timed: list[tuple[int, PolicyStream]] = []
+        for i, link in enumerate(self.links):
+            if link.on_events:
+                self._event_hooks.append(link.on_events)
+            if link.on_activity:
+                self._activity_hooks.append((i, link.on_activity))
+            if link.on_timer:
+                self._timed.append((i, link.stream))
 
     # What the relay asks
 
@@ -176,6 +186,11 @@ class Chain:
     def paused(self) -> bool:
         """Some policy asked for a pause: stop reading from the upstream."""
         return self.held > 0
+
+    @property
+    def has_event_hooks(self) -> bool:
+        """Some policy stream reads the reply's events, so it must come uncoded and whole."""
+        return bool(self._event_hooks)
 
     @property
     def has_activity_hooks(self) -> bool:
@@ -197,7 +212,9 @@ class Chain:
     # Entry points, in the order of an exchange's life
 
     def start(self, now: float) -> Events:
-        """After admission. An end that comes before it is told to nobody: no stream has begun."""
+        """After admission; a second call does nothing. An end that comes before it is told to nobody: no stream has begun."""
+        if not self._first or self._ending:
+            return []
         for link in self.links:
             if link.on_start is not None:
                 try:

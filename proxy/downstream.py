@@ -13,16 +13,17 @@ import re
 import sys
 import termios
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from .messages import ResponseHead, head_bytes
+from .messages import ResponseHead, drop, head_bytes
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-_FRAMING = ("Connection", "Keep-Alive", "Transfer-Encoding")
+_FRAMING = frozenset(("connection", "keep-alive", "transfer-encoding"))
 _LENGTH = re.compile(r"[0-9]+")
 
 
@@ -57,8 +58,7 @@ class ClientReply:
         """How the body is framed is decided here, whatever `head` says of it. Raises ValueError for what would break the
         head or the framing (RFC 9110 §5.5, §8.6)."""
         headers = head.headers
-        for name in _FRAMING:
-            headers.popall(name, None)
+        drop(headers, _FRAMING)
         lengths = headers.getall("Content-Length", ())
         if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
             raise ValueError("Content-Length is not one number")
@@ -170,6 +170,7 @@ def _head_bytes(head: ResponseHead) -> bytes:
     return head_bytes(f"HTTP/1.1 {head.status} {own or _reason(head.status)}", head.headers, errors="surrogateescape")
 
 
+@lru_cache(1024)  # there are no more than 900
 def _reason(status: int) -> str:
     try:
         return http.HTTPStatus(status).phrase

@@ -7,7 +7,8 @@ gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,10 +25,6 @@ from .sink import on_informational
 
 if TYPE_CHECKING:
     from .upstream import Upstream
-
-
-_ADMISSION = (PolicyStream, Encoder, Reply, type(None))
-"""What `Policy.admit` may return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +65,16 @@ class Limits(RelayLimits, Protocol):
 
 class _Ear:
     """What is told of informational responses while the head is awaited. A connection that is opened meanwhile keeps its
-    opener's context, and what was in it, as long as it lives: not the relay then."""
+    opener's context, and what was in it, as long as it lives: not the exchange then."""
 
-    __slots__ = ("relay",)
+    __slots__ = ("begin",)
 
-    def __init__(self, relay: Relay) -> None:
-        self.relay: Relay | None = relay
+    def __init__(self, begin: Callable[[], Relay]) -> None:
+        self.begin: Callable[[], Relay] | None = begin
 
     def __call__(self, status: int, headers: Headers) -> None:
-        if self.relay is not None:
-            self.relay.informational(status, headers)
+        if self.begin is not None:
+            self.begin().informational(status, headers)
 
 
 class Exchange:
@@ -111,13 +108,12 @@ class Exchange:
         assert task is not None
         try:
             refused = await self._admit(self.route)
-            relay = self._make_relay()
-            if refused is not None:
-                source, reply = refused
-                relay.refuse(reply, source)
+            if refused is None:
+                relay = await self._ask(self.route, task)
             else:
-                relay.start()
-                await self._ask(relay, self.route)
+                source, reply = refused
+                relay = self._make_relay()
+                relay.refuse(reply, source)
             return await relay.done
         except asyncio.CancelledError:
             relay = self.relay or self._make_relay()
@@ -175,9 +171,16 @@ class Exchange:
                 if policy.needs_body and request.body is None:
                     await self._read_body()
                     check_call(request, route.upstream_path(request.path))
-                stream = await policy.admit(request)
-                if not isinstance(stream, _ADMISSION):
-                    raise PolicyError(f"admit returned a {type(stream).__name__}")
+                answer = await policy.admit(request)
+                if isinstance(answer, PolicyStream):
+                    links = self._attachment_links if policy.scope is Scope.ATTACHMENT else self._links
+                    links.append(Link(place.name, policy.stage, policy.sees, answer, bypass=place.bypass))
+                elif isinstance(answer, Reply):
+                    return place.name, answer
+                elif isinstance(answer, Encoder):
+                    self._encoder = (place.name, answer)
+                elif answer is not None:
+                    raise PolicyError(f"admit returned a {type(answer).__name__}")
             except RequestError as exc:
                 return "parser", Reply(details=exc.details)
             except Exception as exc:
@@ -185,15 +188,6 @@ class Exchange:
                 if place.bypass:
                     continue
                 return place.name, Reply(details="policy_error")
-            if stream is None:
-                continue
-            if isinstance(stream, Reply):
-                return place.name, stream
-            if isinstance(stream, Encoder):
-                self._encoder = (place.name, stream)
-                continue
-            link = Link(place.name, policy.stage, policy.sees, stream, bypass=place.bypass)
-            (self._attachment_links if policy.scope is Scope.ATTACHMENT else self._links).append(link)
         return None
 
     async def _read_body(self) -> None:
@@ -231,50 +225,83 @@ class Exchange:
         request.chunks = None
         request.headers.popall("Content-Encoding", None)
 
-    def _make_relay(self) -> Relay:
-        loop = asyncio.get_running_loop()
-        self.chain = Chain(self._links, self._limits.pause_bytes)
-        self.attachment = Attachment(
-            Chain(self._attachment_links, self._limits.pause_bytes), self._encoder, self._downstream
-        )
-        self.relay = relay = Relay(self.request, self.chain, self.attachment, self._limits, loop)
+    def _make_parts(self) -> tuple[Chain, Attachment]:
+        """The exchange part and the attachment part, of the policies that were asked so far."""
+        pause_bytes = self._limits.pause_bytes
+        chain = self.chain = Chain(self._links, pause_bytes)
+        attachment = Attachment(Chain(self._attachment_links, pause_bytes), self._encoder, self._downstream)
+        self.attachment = attachment
         for link in (*self._links, *self._attachment_links):
-            link.stream._poke = relay.poke
+            link.stream._poke = self._poke
+        return chain, attachment
+
+    def _make_relay(self) -> Relay:
+        if self.chain is None or self.attachment is None:
+            chain, attachment = self._make_parts()
+        else:
+            chain, attachment = self.chain, self.attachment
+        self.relay = relay = Relay(self.request, chain, attachment, self._limits, asyncio.get_running_loop())
         if self._blocked:
             relay.unwritable()
         return relay
 
     # The attempt
 
-    async def _ask(self, relay: Relay, route: Route) -> None:
+    async def _ask(self, route: Route, task: asyncio.Task[Any]) -> Relay:
         """Send the request and give the relay the head of the reply, or what went wrong. A relay that ends meanwhile (a
-        timeout, a policy) interrupts the asking."""
-        if relay.outcome is not None:
-            return
-        if int(self.request.headers.get("Content-Length", 0)) > self._limits.body_bytes:
+        timeout, a policy) interrupts the asking.
+
+        The relay begins when there is something to wait for: it is not needed to ask, and the upstream is at work sooner."""
+        chain, attachment = self._make_parts()
+        now = time.monotonic()
+        chain.start(now)
+        attachment.chain.start(now)
+        if chain.ended is not None or attachment.chain.ended is not None:
+            return self._begin()
+        request = self.request
+        if int(request.headers.get("Content-Length", 0)) > self._limits.body_bytes:
+            relay = self._begin()
             relay.refuse(Reply(details="body_too_large"), "parser")
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        relay.on_finished = task.cancel
-        ear = _Ear(relay)
+            return relay
+        beginning = asyncio.get_running_loop().call_soon(self._begin_meanwhile)
+        ear = _Ear(self._begin_meanwhile)
         token = on_informational.set(ear)
+        identity = chain.has_event_hooks or attachment.chain.has_event_hooks
         try:
-            attempt = await route.upstream.open(
-                self.request, route.upstream_path(self.request.path), identity=relay.sees_events
-            )
+            try:
+                attempt = await route.upstream.open(request, route.upstream_path(request.path), identity=identity)
+            finally:
+                on_informational.reset(token)
+                ear.begin = None
+                beginning.cancel()
+                relay = self._begin()
+                relay.on_finished = None
         except asyncio.CancelledError:
             if relay.outcome is None or task.uncancel() > 0:
                 raise
         except RequestError as exc:
-            relay.on_finished = None
             relay.cut(exc.details, "parser")
         except UpstreamError as exc:
-            relay.on_finished = None
             relay.cut(exc.details)
         else:
-            relay.on_finished = None
             relay.respond(attempt)
-        finally:
-            relay.on_finished = ear.relay = None
-            on_informational.reset(token)
+        return relay
+
+    def _begin(self, on_finished: Callable[[], object] | None = None) -> Relay:
+        """The relay, told once that every policy has admitted the request."""
+        if self.relay is not None:
+            return self.relay
+        relay = self._make_relay()
+        relay.on_finished = on_finished
+        relay.start()
+        return relay
+
+    def _begin_meanwhile(self) -> Relay:
+        """`_begin`, while the asking waits: should the relay end, it is interrupted."""
+        assert self._task is not None
+        return self._begin(self._task.cancel)
+
+    def _poke(self, stream: PolicyStream) -> None:
+        """Work that a policy stream spawned is done."""
+        if self._task is not None:
+            self._begin_meanwhile().poke(stream)

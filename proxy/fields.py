@@ -21,11 +21,13 @@ def weights(values: Iterable[str]) -> dict[str, float]:
 
 def append(headers: Headers, name: str, *elements: str) -> None:
     """Add to a field that is a list; it is one line afterwards."""
-    headers[name] = ", ".join(filter(None, (*headers.popall(name, ()), *elements)))
+    if name in headers:
+        elements = (*headers.popall(name), *elements)
+    headers[name] = ", ".join(filter(None, elements))
 
 
 def add_vary(headers: Headers, name: str) -> None:
     """Say once that the reply depends on the request field `name`; what the upstream said stays, "*" says it all."""
-    known = tokens(headers.getall("Vary", ()))
+    known = tokens(headers.getall("Vary")) if "Vary" in headers else ()
     if "*" not in known and name.lower() not in known:
         append(headers, "Vary", name)

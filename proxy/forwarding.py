@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from .fields import append
-from .messages import Fields, Headers, end_to_end
+from .messages import Fields, Headers, drop, end_to_end
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -24,7 +24,9 @@ _CREDENTIAL_QUERY = ("key",)  # Gemini's ?key=
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _PLAIN_STRING = re.compile(r"[ !#-\[\]-~]*")  # RFC 8941 §3.3.3, what needs no escape
 _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([0-9.]+))(?::[0-9]{1,5})?")  # as Azure's fronts and RFC 7239 §6 have it
-_CLAIMS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP")
+_OF_THIS_HOP = frozenset(("expect", "host", "http2-settings"))
+_CLAIMS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip")
+_NOT_BELIEVED = _OF_THIS_HOP.union(_CLAIMS)
 
 
 class Peer(NamedTuple):
@@ -96,11 +98,7 @@ def upstream_headers(received: Fields, peer: Peer, id: str, *, trusted_proxies: 
     From a client that no trusted front stands before, claims of where it came from are dropped, not passed on.
     """
     headers = end_to_end(received)
-    for name in ("Expect", "Host", "HTTP2-Settings"):
-        headers.popall(name, None)
-    if not trusted_proxies:
-        for name in _CLAIMS:
-            headers.popall(name, None)
+    drop(headers, _OF_THIS_HOP if trusted_proxies else _NOT_BELIEVED)
     append(headers, "X-Forwarded-For", peer.address or "unknown")
     headers.setdefault("X-Forwarded-Proto", peer.scheme)
     if peer.host:

@@ -41,7 +41,9 @@ HOP_BY_HOP = frozenset(
     )
 )
 # What says something about the exact bytes of a body, and is wrong once a policy changed one of them.
-BYTE_EXACT = ("Content-Length", "ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Accept-Ranges")
+BYTE_EXACT = frozenset(
+    ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges")
+)
 
 
 def tokens(values: Iterable[str]) -> list[str]:
@@ -55,9 +57,14 @@ def end_to_end(headers: Mapping[str, str]) -> Headers:
     if "Connection" in kept:
         for name in tokens(kept.getall("Connection")):
             kept.popall(name, None)
-    for name in HOP_BY_HOP:
-        kept.popall(name, None)
+    drop(kept, HOP_BY_HOP)
     return kept
+
+
+def drop(headers: Headers, names: frozenset[str]) -> None:
+    """Take out the fields of these names, in lower case."""
+    for name in names.intersection(map(str.lower, headers)):  # mostly there are none
+        headers.popall(name, None)
 
 
 @lru_cache(512)  # the same few names, again and again

@@ -182,6 +182,7 @@ class PolicyStream:
     wake_at: float | None = None
     """When to call `on_timer` next, monotonic seconds; None: never. Cleared before each call of `on_timer`."""
     _poke: Callable[[PolicyStream], None] | None = None  # set by the exchange, for `Host.spawn`
+    _not_overridden: ClassVar[None] = None  # what the chain has in the place of such a hook
 
     def on_start(self, now: float) -> None:
         """Once, after every policy admitted the request; not where a later one refused it."""

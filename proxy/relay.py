@@ -137,14 +137,12 @@ class Relay:
         """(policy or "relay", what was raised), for the host to log without content."""
         return [*self._errors, *self._chain.errors, *self._attachment.chain.errors]
 
-    @property
-    def sees_events(self) -> bool:
-        """Some policy stream reads the reply's events, so it must come uncoded and whole."""
-        return self._has_event_hooks(keepalive=True)
-
-    def _has_event_hooks(self, *, keepalive: bool) -> bool:
+    def _reads(self, framing: Framing) -> bool:
+        """Whether some policy stream reads the events of such a reply; a heartbeat has no use for those of a whole one."""
+        if framing.streaming:
+            return self._chain.has_event_hooks or self._attachment.chain.has_event_hooks
         links = (*self._chain.links, *self._attachment.chain.links)
-        return any(link.on_events and (keepalive or link.stage is not Stage.KEEPALIVE) for link in links)
+        return any(link.on_events and link.stage is not Stage.KEEPALIVE for link in links)
 
     # Before the reply
 
@@ -205,7 +203,7 @@ class Relay:
         stream = self._stream = self._request.dialect.open(head, self._request.call)
         bodiless = self._request.method == "HEAD" or head.status in (204, 304)
         self._streaming = stream.framing.streaming and not bodiless
-        if not self._has_event_hooks(keepalive=stream.framing.streaming):
+        if not self._reads(stream.framing):
             self._unread = Unread(stream.framing, head.headers, None if bodiless else self._witness(stream, head))
         elif bodiless:
             head.headers.popall("Content-Length", None)  # of a body before the policies (RFC 9110 §8.6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import fault
 from .forwarding import REQUEST_ID, proxy_status
-from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead
+from .messages import BYTE_EXACT, Headers, Reply, Request, ResponseHead, drop
 from .policy import Events
 
 _SOON_S = "1"  # what clients are told to wait where the proxy cannot serve them just now
@@ -41,8 +41,7 @@ def early_head(request: Request) -> ResponseHead:
 
 def drop_byte_exact(headers: Headers) -> None:
     """Take out what is said of the exact bytes of a body that may now have others."""
-    for name in BYTE_EXACT:
-        headers.popall(name, None)
+    drop(headers, BYTE_EXACT)
 
 
 class WholeReply:

@@ -39,8 +39,11 @@ class LazyTimer:
                     break
             else:
                 return
-        due = [also_at, *(chain.next_wake() for chain in self._chains)]
-        wake_at = min((at for at in due if at is not None), default=math.inf)
+        wake_at = math.inf if also_at is None else also_at
+        for chain in self._chains:
+            due_at = chain.next_wake()
+            if due_at is not None and due_at < wake_at:
+                wake_at = due_at
         if wake_at >= self._rings_at:
             return
         if self._handle is not None:

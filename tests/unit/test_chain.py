@@ -293,13 +293,21 @@ def test_a_stream_is_shown_no_more_than_it_asked_for(sees: Sees, told: list[str]
     assert stream.told == told
 
 
+def test_streams_begin_once() -> None:
+    run = Transcript(stream := Watch())
+    assert run.start() == ""
+    assert stream.told == ["start"]
+
+
 def test_hooks_that_a_policy_left_alone_are_not_called() -> None:
     run = Transcript(PolicyStream(), PolicyStream())
     for one in run.chain.links:
         assert {one.on_start, one.on_response, one.on_events, one.on_activity, one.on_reading} == {None}
         assert {one.on_timer, one.on_end, one.on_cut} == {None}
     assert not run.chain.has_activity_hooks
+    assert not run.chain.has_event_hooks
     assert Transcript(Watch()).chain.has_activity_hooks
+    assert Transcript(Watch()).chain.has_event_hooks
     assert run.feed("a") == "a"
     run.finish()
     assert run.outcome == "complete"

@@ -49,6 +49,10 @@ class ReadingDoor(Door):
     sees = Sees.EVENTS
 
 
+class ReadingAttachmentDoor(ReadingDoor):
+    scope = Scope.ATTACHMENT
+
+
 def gives(answer: object) -> Admit:
     async def admit(request: Request) -> Answer:
         return cast(Answer, answer)
@@ -220,10 +224,11 @@ async def test_policies_are_asked_in_order_and_then_the_upstream() -> None:
     assert scene.exchange.errors == []
 
 
-async def test_a_policy_that_sees_no_events_leaves_the_coding_to_the_upstream() -> None:
-    scene = Scene(place(Hooks()))
+@pytest.mark.parametrize(("kind", "identity"), [(Door, False), (ReadingDoor, True), (ReadingAttachmentDoor, True)])
+async def test_the_upstream_is_asked_for_identity_only_where_events_are_seen(kind: type[Door], identity: bool) -> None:
+    scene = Scene(place(Hooks(), kind=kind))
     task = await scene.streaming()
-    assert scene.model.asked[0][2] is False
+    assert scene.model.asked[0][2] is identity
     scene.reading.eof()
     await task
 
@@ -476,6 +481,47 @@ async def test_interim_replies_find_their_way_only_while_the_upstream_is_asked()
     assert on_informational.get() is None
     scene.model.informational(103, Headers())  # of a connection that keeps the context in which it was opened
     assert told == [103]
+
+
+async def test_the_request_is_on_its_way_before_the_relay_begins_and_nothing_is_lost_meanwhile() -> None:
+    told: list[object] = []
+    stream = Hooks()
+    scene = Scene(place(stream))
+    scene.client.send_informational = lambda head: told.append(head.status)  # type: ignore[method-assign]
+    ask = scene.model.open
+
+    async def open(request: Request, path: str, *, identity: bool) -> Reading:
+        told.append(scene.exchange.relay)
+        told.append(list(stream.told))
+        assert stream._poke is not None
+        stream._poke(stream)
+        informational = on_informational.get()
+        assert informational is not None
+        informational(103, Headers())
+        return await ask(request, path, identity=identity)
+
+    scene.model.open = open  # type: ignore[method-assign]
+    task = await scene.streaming()
+    assert told == [None, ["start"], 103]
+    assert stream.told[:3] == ["start", "timer", "response"]
+    scene.reading.eof()
+    assert await task == COMPLETE
+
+
+async def test_an_answer_that_is_there_at_once_is_delivered() -> None:
+    scene = Scene(place(stream := Hooks()))
+    scene.model.answer.set_result(scene.reading)
+
+    async def open(request: Request, path: str, *, identity: bool) -> Reading:
+        return scene.reading
+
+    scene.model.open = open  # type: ignore[method-assign]
+    task = scene.start()
+    while "attach" not in scene.reading.calls:
+        await asyncio.sleep(0)
+    scene.reading.eof()
+    assert await task == COMPLETE
+    assert stream.told.count("start") == 1
 
 
 # The reply

@@ -1501,12 +1501,6 @@ def test_first_content_of_what_passes_unread_is_the_first_read() -> None:
     assert scene.relay.first_content_at == 1001.0
 
 
-def test_the_upstream_is_asked_for_identity_only_where_events_are_seen() -> None:
-    assert not Scene(link(Hooks(), Sees.ACTIVITY)).relay.sees_events
-    assert Scene(link(Hooks(), Sees.EVENTS)).relay.sees_events
-    assert Scene(attachment=[heart(Hooks())]).relay.sees_events
-
-
 def sse_events(*raws: bytes) -> Events:
     stream = Generic().open(ResponseHead(200, Headers({"Content-Type": SSE})), Call())
     return [stream.event(raw) for raw in raws]
