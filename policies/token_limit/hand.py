@@ -62,6 +62,7 @@ class Hand:
         self._leases: deque[_Lease] = deque()  # the oldest is drawn from first; together not less than `tokens`
         self._in_leases = 0
         self._newest: Grants = ()  # of the last lease, for what comes back when all have been used
+        self._full = budget.lease_tokens  # what a lease is where there is plenty; more, once somebody had to wait
         self._room = state.MOST  # what the windows had left when they were last looked at
         self._ask_at = 0.0  # and not before this
         self._asking = False
@@ -116,6 +117,7 @@ class Hand:
             if (unused := lease.tokens - over) > 0:
                 stale.append((unused, lease.grants))
                 self.tokens -= unused
+        self._full = self._budget.lease_tokens  # one that outlasts a window was large enough
         self.stale_at = self._leases[0].until if self._leases else math.inf
         if stale:
             self._budget.host.spawn(self._give_back(stale))
@@ -149,6 +151,8 @@ class Hand:
         async with self._lock:  # another exchange's lease may be enough for all
             if not self.users or self.tokens >= tokens:
                 return None
+            # Streams that come in floods use up a small lease within one read, and the others wait with them.
+            self._full = min(2 * self._full, self._budget.largest_lease_tokens)
             answer = await self._lease(0, tokens - self.tokens)
             return answer if isinstance(answer, Refused) else None
 
@@ -192,8 +196,8 @@ class Hand:
         share = self._room // 2  # something is left for other processes
         if self._room >= SMALL_LEASE_TOKENS * len(self.users):
             share = max(SMALL_LEASE_TOKENS, share)
-        full = self._budget.lease_tokens if self._newest else self._budget.first_lease_tokens
-        self._scarce = share < full
+        full = self._full if self._newest else self._budget.first_lease_tokens
+        self._scarce = share < min(full, self._budget.lease_tokens)
         return int(max(1, min(full, share, self._to_come() - self.tokens)))
 
     async def _first(self, giving_back: Coroutine[Any, Any, None]) -> None:

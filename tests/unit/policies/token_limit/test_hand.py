@@ -40,6 +40,34 @@ async def test_of_output_alone_whoever_finds_enough_in_hand_asks_nobody(make_ban
     assert slow.calls == ["take"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "largest"), [(1 << 40, 64 * 256), (640_000, 10_000), (10_000, 256)], ids=["plenty", "a part", "small"]
+)
+async def test_where_streams_had_to_wait_leases_grow(make_bank: MakeBank, limit: int, largest: int) -> None:
+    bank = make_bank({"tokens": limit, "what": "output"})
+    account = await bank.open()
+    hand, leases = account.hand, []
+    for _ in range(8):
+        hand.draw(hand.tokens, 0.0)
+        assert await hand.hold(1) is None
+        leases.append(hand.tokens)
+    assert leases == [min(256 << doubled, largest) for doubled in range(1, 9)]
+
+
+async def test_a_lease_that_outlasts_its_window_was_large_enough(make_bank: MakeBank) -> None:
+    bank = make_bank({"tokens": 1 << 40, "what": "output", "window_s": 60})
+    account = await bank.open()
+    hand = account.hand
+    hand.draw(256, bank.host.now)
+    assert await hand.hold(1) is None
+    assert hand.tokens == 512
+    hand.draw(1, bank.host.now + 61.0)
+    assert hand.tokens == 0
+    await bank.host.run_spawned()
+    assert await hand.hold(1) is None
+    assert hand.tokens == 512  # twice the usual, since somebody waited; not twice the last
+
+
 @pytest.mark.parametrize(("most", "leased"), [(None, 256), (1_000_000_000, 256), (40, 40), (0, 1)])
 async def test_no_more_is_leased_than_can_be_used(bank: Any, most: int | None, leased: int) -> None:
     account = await bank.open(most_output=most)
