@@ -195,7 +195,7 @@ class Census(NamedTuple):
 
     @classmethod
     def take(cls) -> Census:
-        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # asyncio's own list
         timers = [handle for handle in scheduled if not handle.cancelled()]
         return cls(len(asyncio.all_tasks()), len(timers), len(os.listdir("/proc/self/fd")))
 

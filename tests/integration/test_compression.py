@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
-import brotli  # type: ignore[import-untyped]
+import brotli  # type: ignore[import-untyped]  # has no stubs
 import httpx
 import pytest
 import zstandard
