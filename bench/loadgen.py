@@ -16,6 +16,7 @@ import msgspec
 WARM_S = 0.5
 TIME_LIMIT_S = 60.0  # beyond a measurement's own length; the load generator ends itself sooner, with a reason
 SPARE_FILES = 200  # open files beside those of streams
+STOLEN_LIMIT = 0.01  # of a measurement: above it, CPU times and latencies are partly those of the host's other guests
 
 SOURCES = Path(__file__).parent / "load"
 LIBRARIES = {  # coding: a header file, the library, Debian's package
@@ -83,8 +84,9 @@ class Measurement(msgspec.Struct, frozen=True):
     `events` are those that arrived in the measured window (in serial mode: the exchanges), `bytes` what they took on
     the wire, `cpu_ns` the CPU time of the measured processes, `own_busy` the share of its core that the load generator
     itself used, `lag_us` how much later than planned it sent. `waited` is the share of the window in which the measured
-    processes could have run but somebody else had their core, `own_waited` the same of the load generator. `stream_kib`
-    is what one more open stream takes of the measured processes' memory.
+    processes could have run but somebody else had their core, `own_waited` the same of the load generator, and
+    `stolen` the share of the run for which the machine's host ran others on one of the two cores. `stream_kib` is what
+    one more open stream takes of the measured processes' memory.
     """
 
     events: int
@@ -94,6 +96,7 @@ class Measurement(msgspec.Struct, frozen=True):
     waited: float
     own_busy: float
     own_waited: float
+    stolen: float = 0.0
     latency_us: Percentiles | None = None
     ttft_us: Percentiles | None = None
     lag_us: Percentiles | None = None

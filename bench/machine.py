@@ -27,6 +27,16 @@ def pick_cores() -> Cores:
     return Cores(usable[0], usable[-1])
 
 
+def stolen_s(core: int) -> float:
+    """For how long since it booted, in seconds, a virtual machine's host ran others on this core while there was work for it:
+    `steal` in proc_stat(5). It counts as CPU time of whatever ran then."""
+    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+        name, *jiffies = line.split()
+        if name == f"cpu{core}":
+            return int(jiffies[7]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def allow_open_files() -> int:
     """Let this process and those that it starts have as many open files as they may without being root; how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from .figures import FIGURES, Round, Spread, summarise
-from .loadgen import Mode
+from .loadgen import STOLEN_LIMIT, Mode
 from .scenarios import DIRECT, SCENARIOS
 
 OWN_BUSY_LIMIT = 0.6  # of the load generator's core in paced mode: above it, latencies are partly its own
@@ -36,13 +36,20 @@ def table(rounds: Sequence[Round]) -> str:
 
 
 def doubts(rounds: Sequence[Round]) -> list[str]:
-    """Why the latencies of this run should not be trusted."""
+    """Why figures of this run should not be trusted."""
+    every = [one for round_ in rounds for run in round_.values() for one in run.modes.values()]
+    stolen = sum(one.stolen > STOLEN_LIMIT for one in every)
+    found = []
+    if stolen:
+        found.append(
+            f"of {stolen} of {len(every)} measurements the host of this machine stole more than {STOLEN_LIMIT:.0%}, "
+            "though what was stolen from was measured again"
+        )
     paced = [run.modes[Mode.PACED] for round_ in rounds for run in round_.values() if Mode.PACED in run.modes]
     if not paced:
-        return []
+        return found
     busiest = max(one.own_busy for one in paced)
     waited = statistics.median(max(one.waited, one.own_waited) for one in paced)
-    found = []
     if busiest > OWN_BUSY_LIMIT:
         found.append(f"the load generator's core was {busiest:.0%} busy: latencies are partly its own")
     if waited > WAITED_LIMIT:

@@ -7,16 +7,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from .figures import Round, Run
-from .loadgen import LIBRARIES, LOADS, BenchError, LoadGenerator, Measurement, MissingError, Mode
-from .machine import Cores
+from .loadgen import LIBRARIES, LOADS, STOLEN_LIMIT, BenchError, LoadGenerator, Measurement, MissingError, Mode
+from .machine import Cores, stolen_s
 from .scenarios import Scenario
 from .servers import Server
 
 SETTLE_S = 0.2  # before a measurement: the proxy sees that the last one's connections to the mock upstream are gone
+MOST_TRIES = 4  # at a measurement of which the host stole too much
 
 
 class Measured(NamedTuple):
@@ -36,7 +40,7 @@ def measure(
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         generator = stack.enter_context(LoadGenerator(directory, cores.load))
-        runs = _Runs(generator, directory, cores.proxy, seconds, open_files)
+        runs = _Runs(generator, directory, cores, seconds, open_files)
         rounds: list[Round] = []
         for number in range(1, round_count + 1):
             for batch in batches:
@@ -59,10 +63,12 @@ class _Life:
 
 
 class _Runs:
-    def __init__(self, generator: LoadGenerator, directory: Path, core: int, seconds: float, open_files: int) -> None:
+    def __init__(
+        self, generator: LoadGenerator, directory: Path, cores: Cores, seconds: float, open_files: int
+    ) -> None:
         self._generator = generator
         self._directory = directory
-        self._core = core
+        self._cores = cores
         self._seconds = seconds
         self._open_files = open_files
         self._left_out: set[tuple[str, Mode | None]] = set()  # None: the whole scenario
@@ -109,7 +115,7 @@ class _Runs:
             header, _, package = LIBRARIES[scenario.coding]
             raise MissingError(f"{header} is missing (Debian: {package})")
         own = Path(life.stack.enter_context(tempfile.TemporaryDirectory(dir=self._directory)))
-        life.server = life.stack.enter_context(scenario.serve(self._generator.upstream_port, own, self._core))
+        life.server = life.stack.enter_context(scenario.serve(self._generator.upstream_port, own, self._cores.proxy))
 
     def _measure(self, life: _Life, mode: Mode) -> None:
         assert life.server is not None
@@ -117,8 +123,17 @@ class _Runs:
         needed = LOADS[mode].open_files
         if needed > self._open_files:
             raise MissingError(f"{mode.value} needs {needed} open files, raise `ulimit -n`")
+        # memory is told by a process that has not done anything before, and nobody can steal it
+        tries = 1 if mode is Mode.HOLD else MOST_TRIES
+        found = [self._once(scenario, server, mode)]
+        while found[-1].stolen > STOLEN_LIMIT and len(found) < tries:
+            found.append(self._once(scenario, server, mode))
+        life.measured[mode] = min(found, key=attrgetter("stolen"))
+
+    def _once(self, scenario: Scenario, server: Server, mode: Mode) -> Measurement:
         time.sleep(SETTLE_S)
-        life.measured[mode] = self._generator.measure(
+        began, before = time.monotonic(), [stolen_s(core) for core in self._cores]
+        found = self._generator.measure(
             mode,
             server.port,
             pids=server.pids,
@@ -126,3 +141,6 @@ class _Runs:
             coding=scenario.coding,
             seconds=self._seconds,
         )
+        took = time.monotonic() - began
+        stolen = max(stolen_s(core) - was for core, was in zip(self._cores, before, strict=True)) / took
+        return msgspec.structs.replace(found, stolen=stolen)

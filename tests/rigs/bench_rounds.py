@@ -6,7 +6,9 @@ from bench.figures import Round, Run
 from bench.loadgen import Measurement, Mode, Percentiles
 
 
-def measurement(cpu_us: float, latency_us: float, *, own_busy: float = 0.2, waited: float = 0.0) -> Measurement:
+def measurement(
+    cpu_us: float, latency_us: float, *, own_busy: float = 0.2, waited: float = 0.0, stolen: float = 0.0
+) -> Measurement:
     """1,000 events at `cpu_us` each, in a second; p99 and TTFT are twice and three times the latency."""
     return Measurement(
         events=1000,
@@ -16,6 +18,7 @@ def measurement(cpu_us: float, latency_us: float, *, own_busy: float = 0.2, wait
         waited=waited,
         own_busy=own_busy,
         own_waited=0.0,
+        stolen=stolen,
         latency_us=Percentiles(latency_us, latency_us, 2 * latency_us, 2 * latency_us),
         ttft_us=Percentiles(3 * latency_us, 3 * latency_us, 3 * latency_us, 3 * latency_us),
         stream_kib=cpu_us,

@@ -41,6 +41,11 @@ def test_a_machine_that_does_something_else_is_told() -> None:
     assert report.doubts([{"direct": Run(None, {})}]) == []
 
 
+def test_measurements_that_the_host_stole_from_are_counted() -> None:
+    stolen = {"direct": Run(None, {mode: measurement(0, 20, stolen=0.02) for mode in (Mode.PACED, Mode.SERIAL)})}
+    assert report.doubts([*ROUNDS, stolen])[0].startswith("of 2 of ")
+
+
 def test_the_document_is_json_and_holds_facts_figures_and_every_measurement() -> None:
     document = json.loads(json.dumps(report.document(ROUNDS, {"cpu_count": 2})))
     assert document["facts"] == {"cpu_count": 2}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rigs.bench_rounds import measurement
 
@@ -53,7 +55,7 @@ class Bench:
         assert name in self.running
         if error := self.fails.get((name, mode)):
             raise error
-        return measurement(1.0, 1.0)
+        return msgspec.structs.replace(measurement(1.0, 1.0), events=len(self.measured))
 
     def __call__(self, *batch: Scenario, round_count: int = 1) -> rounds.Measured:
         return rounds.measure([batch], round_count, 1.0, Cores(0, 1), 1 << 20)
@@ -82,6 +84,36 @@ def test_each_load_goes_through_all_servers_before_the_next_begins(bench: Bench)
 def test_every_other_round_goes_backwards(bench: Bench) -> None:
     bench(bench.scenario("a", Mode.PACED), bench.scenario("b", Mode.PACED), round_count=2)
     assert [name for name, _ in bench.measured] == ["a", "b", "b", "a"]
+
+
+def _stolen(monkeypatch: pytest.MonkeyPatch, *each: float) -> None:
+    """What the host steals of both cores, in seconds, in one measurement after the other; nothing of later ones."""
+    so_far = [0.0, *accumulate(each)]
+    told = iter([value for pair in pairwise(so_far) for value in pair for _ in Cores(0, 1)])
+    monkeypatch.setattr(rounds, "stolen_s", lambda core: next(told, so_far[-1]))
+
+
+def test_what_the_host_stole_from_is_measured_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stolen(monkeypatch, 100.0, 200.0, 0.0)
+    found = bench(bench.scenario("a", Mode.PACED), bench.scenario("b", Mode.PACED))
+    assert [name for name, _ in bench.measured] == ["a", "a", "a", "b"]
+    assert found.rounds[0]["a"].modes[Mode.PACED].stolen == 0
+
+
+def test_of_a_machine_that_is_always_stolen_from_the_best_measurement_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = [400.0, 100.0, *(400.0 for _ in range(rounds.MOST_TRIES - 2))]
+    _stolen(monkeypatch, *tries)
+    found = bench(bench.scenario("a", Mode.PACED))
+    assert len(bench.measured) == rounds.MOST_TRIES
+    assert found.rounds[0]["a"].modes[Mode.PACED].events == 2
+
+
+def test_memory_is_not_measured_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stolen(monkeypatch, 100.0)
+    bench(bench.scenario("a", Mode.HOLD))
+    assert len(bench.measured) == 1
 
 
 def test_a_server_that_fails_is_stopped_and_the_others_go_on(bench: Bench) -> None:
