@@ -27,8 +27,9 @@ _MOST_TURNS = 64  # that one read may take of somebody who only reads along
 
 _LATEST = 4  # an answer's end may have its usage, `[DONE]` and a comment behind it
 
-# With what bytes a read ends where an event ends with it.
+# With what bytes a body ends, so far, where an event ends.
 _EVENT_ENDS = {Framing.SSE: (b"\n\n", b"\r\n\r\n"), Framing.NDJSON: (b"\n",)}
+_END_BYTES = 4  # the longest of them
 
 
 class Intake:
@@ -159,17 +160,21 @@ def _turns(frames: list[bytes]) -> Iterator[list[bytes]]:
 
 
 class Unread:
-    """Bytes that pass through. `last_read` is kept by the relay.
+    """Bytes that pass through, each read of which is told to `passed`.
 
     `witness`: reads along with a body that ends with its connection, so that a part is not taken for the whole. One that
     cannot be read, or is over the limits, passes without.
     """
 
     def __init__(self, framing: Framing, headers: Headers, witness: Intake | None = None) -> None:
-        self.last_read = b""
         self.witness = witness
+        self._tail = b""
         coded = "Content-Encoding" in headers or "Content-Length" in headers
         self._event_ends = () if coded else _EVENT_ENDS.get(framing, ())
+
+    def passed(self, data: bytes) -> None:
+        """What went by last, in reads that end anywhere."""
+        self._tail = data[-_END_BYTES:] if len(data) >= _END_BYTES else (self._tail + data)[-_END_BYTES:]
 
     def show(self, data: bytes) -> None:
         """What the witness has to see."""
@@ -198,4 +203,4 @@ class Unread:
     def between_events(self) -> bool:
         """Whether an event can be added: where the last bytes visibly end one, if no length was promised and no coding
         hides them. Neither an injection nor an ending may split an event."""
-        return bool(self._event_ends) and (not self.last_read or self.last_read.endswith(self._event_ends))
+        return bool(self._event_ends) and (not self._tail or self._tail.endswith(self._event_ends))

@@ -285,7 +285,7 @@ class Relay:
         self._rests = len(data) >= TURN_BYTES
         try:
             if self._passing is not None:
-                self._passing.last_read = data
+                self._passing.passed(data)
                 self._write(data)
                 if not self._rests and self._stall.due_at is None and self.outcome is None:
                     self._busy = False
@@ -342,7 +342,7 @@ class Relay:
             self.first_content_at = now
         unread = self._unread
         if unread is not None:
-            unread.last_read = data
+            unread.passed(data)
             unread.show(data)
             if unread.witness is None and not self._watched and not self._watched_there:
                 self._passing = unread

@@ -235,9 +235,10 @@ class ChatStream(openai_common.OpenAIStream):
     def continuation(self, event: Event, channel: Channel, text: str) -> Event:
         parsed = event.parsed
         template = self._template_of(event, parsed)
-        # Blank: beside its text the event says nothing that it would say again.
+        # Blank and bare, and no other choice: beside its text the event says nothing that it would say again.
         if template is not None and template.blank and parsed.deltas[0][0] == channel:
-            return template.event(self, text)
+            if len(parsed.choices) == 1 and sse.is_bare(event.raw):
+                return template.event(self, text)
         return super().continuation(event, channel, text)
 
     def joined(self, continuations: list[Event]) -> list[Event]:
@@ -317,10 +318,10 @@ def _read_ordinary(raw: bytes, *, checked: bool = False) -> Parsed | None:
     data = sse.read_data(raw) or b""
     try:
         chunk = _decode_chunk(data)
+        # A `usage` has more than is typed here, which may be what no JSON is.
+        if not checked and (repeats_names(data, decode(data)) if chunk.usage else has_more_strings(data, chunk)):
+            return None
     except (ValueError, RecursionError):
-        return None
-    # A `usage` has more than is typed here.
-    if not checked and (repeats_names(data, decode(data)) if chunk.usage else has_more_strings(data, chunk)):
         return None
     deltas: list[Delta] = []
     ends: list[Channel] = []

@@ -174,7 +174,7 @@ def test_an_empty_line_at_the_end_is_no_half_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("framing", "headers", "last_read", "expected"),
+    ("framing", "headers", "passed", "expected"),
     [
         (Framing.SSE, {}, b"", True),
         (Framing.SSE, {}, b"data: a\n\n", True),
@@ -190,11 +190,13 @@ def test_an_empty_line_at_the_end_is_no_half_event() -> None:
     ],
 )
 def test_where_unread_bytes_could_be_added_to(
-    framing: Framing, headers: dict[str, str], last_read: bytes, expected: bool
+    framing: Framing, headers: dict[str, str], passed: bytes, expected: bool
 ) -> None:
-    body = Unread(framing, Headers(headers))
-    body.last_read = last_read
-    assert body.between_events is expected
+    whole, in_bytes = (Unread(framing, Headers(headers)) for _ in range(2))
+    whole.passed(passed)
+    for byte in passed:
+        in_bytes.passed(bytes([byte]))
+    assert whole.between_events is in_bytes.between_events is expected
 
 
 def gemini(*parts: bytes, media_type: str, ends_with_connection: bool = True) -> Intake:

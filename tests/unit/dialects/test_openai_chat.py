@@ -49,6 +49,31 @@ def test_a_stream(open_stream: Open, play: Play, join: Join) -> None:
     assert all(event.known for event in events)
 
 
+@pytest.mark.parametrize("value", [b'"\xff"', b"NaN", b"[" * 2000 + b"]" * 2000], ids=["utf-8", "nan", "deep"])
+def test_a_usage_that_is_no_json_where_nobody_looks_is_not_understood(open_stream: Open, value: bytes) -> None:
+    usage = b'"usage":{"prompt_tokens":1,"completion_tokens":2,"x":%b}' % value
+    event = open_stream("openai-chat").event(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],%b}\n\n' % usage)
+    assert (event.known, list(event.deltas)) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "choices"),
+    [(b"event: a\n", ()), (b"id: 7\n", ()), (b": a\n", ()), (b"", ({"index": 1, "delta": {"content": ""}},))],
+    ids=["event", "id", "comment", "choice"],
+)
+def test_what_stands_beside_a_text_is_not_said_again_with_more_of_it(
+    open_stream: Open, before: bytes, choices: tuple[object, ...]
+) -> None:
+    stream = open_stream("openai-chat")
+    for text in ("first", "second", "third"):  # by then it is known what they have in common
+        document = {"choices": [{"index": 0, "delta": {"content": text}}, *choices]}
+        event = stream.event(before + b"data: " + json.dumps(document).encode() + b"\n\n")
+        assert list(event.deltas) == [(TEXT, text)]
+        continued = event.continuation(TEXT, "more")
+    assert before not in continued.raw or not before
+    assert json.loads(continued.raw.split(b"data: ")[1])["choices"] == [{"index": 0, "delta": {"content": "more"}}]
+
+
 def test_two_choices_interleaved(open_stream: Open, play: Play, join: Join) -> None:
     events = play(open_stream("openai-chat"), "llama_cpp/chat_n2.sse")
     assert set(join(events)) == {TEXT, Channel(1, Kind.TEXT, 0)}
