@@ -16,7 +16,7 @@ The primitives, each a file:
     framing.py     bytes to frames and back; `Event`        dialects/   what a frame means in a provider's words
     messages.py    request, head, local reply               errors.py   every exception, outcome and fault: one table
     relay.py       one exchange from admission to outcome; the only caller of the chains
-                   (timer.py: when it must look; stall.py: whether the client reads)
+                   (timer.py: when it must look; stall.py: whether the client reads; turns.py: the others)
     routing.py     which route a request takes              forwarding.py   what the proxy says of itself in headers
 
 What stands around them:
@@ -37,6 +37,6 @@ What stands around them:
     testing.py       helpers for policy authors          __main__.py   the command line
 
 The border: server, serving, receiving, connection, takeover, downstream, upstream, handover, portable_upstream, relay,
-timer, listening, admin, filewatch, state_redis, supervisor, worker (and demo) do I/O and say so in their first line. All
-else is data in, data out: no socket, clock, task or lock; time is a value.
+timer, turns, listening, admin, filewatch, state_redis, supervisor, worker (and demo) do I/O and say so in their first
+line. All else is data in, data out: no socket, clock, task or lock; time is a value.
 """

@@ -22,6 +22,7 @@ from .policy import Encoder, Policy, PolicyStream, Scope
 from .relay import Limits as RelayLimits
 from .relay import Relay
 from .sink import on_informational
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .upstream import Upstream
@@ -78,9 +79,17 @@ class _Ear:
 
 
 class Exchange:
-    """Runs once. `route` None: nothing was found for the request, it can only be refused."""
+    """Runs once. `route` None: nothing was found for the request, it can only be refused. `turns`: the line that it shares with
+    others, if there are others."""
 
-    def __init__(self, request: Request, route: Route | None, downstream: Downstream, limits: Limits) -> None:
+    def __init__(
+        self,
+        request: Request,
+        route: Route | None,
+        downstream: Downstream,
+        limits: Limits,
+        turns: Turns | None = None,
+    ) -> None:
         self.request = request
         self.route = route
         self.relay: Relay | None = None
@@ -88,6 +97,7 @@ class Exchange:
         self.chain: Chain | None = None
         self._downstream = downstream
         self._limits = limits
+        self._turns = turns
         self._links: list[Link] = []
         self._attachment_links: list[Link] = []
         self._encoder: tuple[str, Encoder] | None = None
@@ -240,7 +250,9 @@ class Exchange:
             chain, attachment = self._make_parts()
         else:
             chain, attachment = self.chain, self.attachment
-        self.relay = relay = Relay(self.request, chain, attachment, self._limits, asyncio.get_running_loop())
+        self.relay = relay = Relay(
+            self.request, chain, attachment, self._limits, asyncio.get_running_loop(), turns=self._turns
+        )
         if self._blocked:
             relay.unwritable()
         return relay

@@ -28,6 +28,7 @@ from .replies import WholeReply, bare_error, drop_byte_exact, early_head, local_
 from .sink import Sink
 from .stall import StallWatch
 from .timer import LazyTimer
+from .turns import Turns
 
 P = ParamSpec("P")
 
@@ -82,8 +83,9 @@ class Relay:
 
     __slots__ = (  # more attributes than a dict shares the keys of
         "_attachment", "_busy", "_chain", "_clock", "_end_of_body", "_end_passed", "_errors", "_flush", "_head",
-        "_informational", "_intake", "_limits", "_looks", "_loop", "_outer", "_passing", "_reading", "_request", "_rests",
-        "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_unread", "_watched", "_watched_there",
+        "_informational", "_intake", "_limits", "_looks", "_outer", "_passing", "_reading", "_request", "_rests",
+        "_source", "_stall", "_stream", "_streaming", "_timer", "_turn_due", "_turns", "_unread", "_watched",
+        "_watched_there",
         "_whole", "done", "events", "first_content_at", "on_finished", "outcome", "upstream_bytes",
     )  # fmt: skip
 
@@ -95,6 +97,7 @@ class Relay:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,  # not loop.time(): uvloop's stands still within a turn
+        turns: Turns | None = None,
     ) -> None:
         self.outcome: Outcome | None = None
         self.done: asyncio.Future[Outcome] = loop.create_future()
@@ -107,7 +110,6 @@ class Relay:
         self._attachment = attachment
         self._outer = attachment.chain
         self._limits = limits
-        self._loop = loop
         self._clock = clock
         self._source: Source | None = None
         self._head: ResponseHead | None = None  # the upstream's, where it is the reply's
@@ -122,6 +124,7 @@ class Relay:
         self._watched = chain.has_activity_hooks
         self._watched_there = attachment.chain.has_activity_hooks
         self._end_passed = False  # the exchange part's end has entered the attachment part
+        self._turns = turns or Turns(loop, clock)
         self._turn_due = False
         self._rests = False  # until then nothing is read
         self._end_of_body: Callable[[], None] | None = None  # it came, but behind events that wait for their turn
@@ -129,7 +132,7 @@ class Relay:
         self._reading = True
         self._busy = False
         self._stall = StallWatch(attachment, limits.write_stall_s)
-        self._timer = LazyTimer(loop, (chain, attachment.chain), self._ring)
+        self._timer = LazyTimer(loop, self._turns, (chain, attachment.chain), self._ring)
         self._errors: list[tuple[str, Exception]] = []
 
     @property
@@ -500,12 +503,12 @@ class Relay:
         if self._rests or (intake is not None and intake.more):
             if reading and not self._turn_due:
                 self._turn_due = True
-                self._loop.call_soon(self._go_on)
+                self._turns.wait(self._go_on)
             reading = False
         if reading is not self._reading and self._source is not None:
             self._turn(reading, now)
         else:
-            self._timer.arm(stalled_at, steady=reading)
+            self._timer.arm(stalled_at, now, steady=reading)
             self._busy = False
 
     def _pass_end(self, mark: Mark | None, now: float) -> None:
@@ -531,6 +534,7 @@ class Relay:
         self._emit(self._attachment.chain.reading(reading, now))
         self._settle(now)
         if reading and self.outcome is None and self._reading:
+            self._turns.lets_read()
             self._source.resume()  # last: bytes that wait may be fed from within
 
     def _conclude(self, mark: Mark, now: float) -> None:

@@ -31,6 +31,7 @@ from .messages import Headers, Reply, Request
 from .metrics import Metrics
 from .receiving import Body, Counted, check, target_of
 from .routing import normalise_path
+from .turns import Turns
 from .values import TCPAddress, UnixAddress
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Server:
         self._idle.set()
         self._state: str | None = "starting"  # why no new clients are welcome; None: they are
         self._sweeper: asyncio.TimerHandle | None = None
+        self._turns: Turns | None = None  # needs the loop
 
     # Life
 
@@ -119,6 +121,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen and serve. Raises OSError where an address cannot be had; call `stop` then too."""
+        self._turns = Turns(asyncio.get_running_loop())
         if self._access_log is not None:
             self._access_log.start()
         if (address := self._config.admin.address) is not None:  # first: it says that the rest is still starting
@@ -330,7 +333,7 @@ class Server:
             dialect=choose(route.dialect if route is not None else "auto", path),
             chunks=Body(received, reply, limits.body_bytes, limits.body_s, counted) if received.body_exists else None,
         )
-        return Exchange(request, route, reply, limits), refusal
+        return Exchange(request, route, reply, limits, self._turns), refusal
 
     def _record(self, exchange: Exchange, started: _Started, counted: Counted) -> None:
         """Tell the access log and the metrics of an exchange that has ended."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from .chain import Chain
+from .turns import Turns
 
 
 class LazyTimer:
@@ -18,18 +19,22 @@ class LazyTimer:
 
     Must be cancelled, which lets go of `ring`: who owns it is in no cycle with it any more."""
 
-    __slots__ = ("_chains", "_handle", "_loop", "_ring", "_rings_at", "_timed")
+    __slots__ = ("_chains", "_handle", "_loop", "_ring", "_rings_at", "_timed", "_turns")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, chains: Sequence[Chain], ring: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turns: Turns, chains: Sequence[Chain], ring: Callable[[], None]
+    ) -> None:
         self._loop = loop
+        self._turns = turns
         self._chains = chains
         self._timed = [link.stream for chain in chains for link in chain.links if link.on_timer]
         self._ring: Callable[[], None] | None = ring
         self._rings_at = math.inf
         self._handle: asyncio.TimerHandle | None = None
 
-    def arm(self, also_at: float | None, *, steady: bool) -> None:
-        """See that it rings at the next time that a chain waits for, and at `also_at`, both monotonic seconds.
+    def arm(self, also_at: float | None, now: float, *, steady: bool) -> None:
+        """See that it rings at the next time that a chain waits for, and at `also_at`, all monotonic seconds. Who waits for
+        what is not later than `now` has more to do than one turn has time for, and gets the next.
 
         `steady`: no chain is paused and there is no `also_at`, so that only a policy's `wake_at` can ask for it."""
         if steady:
@@ -49,7 +54,11 @@ class LazyTimer:
         if self._handle is not None:
             self._handle.cancel()
         self._rings_at = wake_at
-        self._handle = self._loop.call_at(wake_at, self._rung)
+        if wake_at > now:
+            self._handle = self._loop.call_at(wake_at, self._rung)
+        else:
+            self._handle = None
+            self._turns.wait(self._rung)
 
     def cancel(self) -> None:
         """The last call."""

@@ -33,6 +33,7 @@ from proxy.messages import Headers, Reply, ResponseHead
 from proxy.policy import Encoder, Ending, Events, Pause, PolicyStream, Sees, Stage, Stop
 from proxy.relay import Relay
 from proxy.testing import make_request, sse
+from proxy.turns import Turns
 
 A, B, C = sse("a"), sse("b"), sse("c")
 DOCUMENT = b'{"text": "whole"}'
@@ -65,8 +66,11 @@ class Scene:
         dialect: Dialect | None = None,
         method: str = "POST",
         reading: Reading | None = None,
+        beside: Scene | None = None,
     ) -> None:
-        self.loop = Loop()
+        self.loop = Loop() if beside is None else beside.loop
+        loop = cast(asyncio.AbstractEventLoop, self.loop)
+        self.turns = Turns(loop, self.loop.time) if beside is None else beside.turns
         self.client = Client()
         self.reading = reading or Reading()
         self.links = [*exchange, *attachment]
@@ -79,8 +83,9 @@ class Scene:
             self.chain,
             self.attachment,
             LIMITS,
-            cast(asyncio.AbstractEventLoop, self.loop),
+            loop,
             lambda: self.loop.now,
+            self.turns,
         )
 
     def begin(self, *reads: bytes) -> Scene:
@@ -298,6 +303,20 @@ def test_after_a_read_of_a_flood_the_others_have_their_turn(before: tuple[bytes,
     scene.reading.feed(b"x" * (TURN_BYTES - 1))
     assert not scene.reading.paused
     assert len(scene.client.body) == len(b"".join(before)) + 2 * TURN_BYTES - 1
+
+
+def test_of_several_floods_one_is_read_in_a_turn() -> None:
+    """However many there are: what they bring in one turn of the loop is what one read brings."""
+    first = Scene()
+    scenes = [first, *(Scene(beside=first) for _ in range(3))]
+    for scene in scenes:
+        scene.begin(b"x" * TURN_BYTES)
+    for number in (*range(4), *range(4)):
+        assert first.loop.turn()
+        assert [scene.reading.paused for scene in scenes].index(False) == number
+        assert sum(not scene.reading.paused for scene in scenes) == 1
+        scenes[number].reading.feed(b"x" * TURN_BYTES)
+    assert [len(scene.client.body) for scene in scenes] == [3 * TURN_BYTES] * 4
 
 
 @pytest.mark.parametrize("sees", Sees)
@@ -696,7 +715,7 @@ def test_a_terminal_that_was_delivered_is_not_followed_by_an_ending() -> None:
 CRASHES: dict[str, tuple[Hooks, Sees]] = {
     "on_events": (Hooks(events=raising), Sees.EVENTS),
     "on_activity": (Hooks(activity=raising), Sees.ACTIVITY),
-    "on_timer": (Hooks(timer=raising, wake_at=1000.0), Sees.NOTHING),
+    "on_timer": (Hooks(timer=raising, wake_at=1001.0), Sees.NOTHING),
 }
 
 
@@ -705,7 +724,7 @@ def test_a_policy_that_raises_in_a_stream(hooks: Hooks, sees: Sees) -> None:
     scene = Scene(link(hooks, sees)).begin()
     if sees is not Sees.NOTHING:
         scene.reading.feed(A)
-    scene.loop.advance(0)
+    scene.loop.advance(1)
     assert b'"code":"policy_error"' in scene.client.body
     assert [name for name, _ in scene.relay.errors] == ["policy"]
     scene.assert_released(Outcome.of("policy_error", "policy"), "end")

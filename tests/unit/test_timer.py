@@ -14,6 +14,7 @@ from rigs.doubles import Hooks, Loop
 from proxy.chain import Chain, Link
 from proxy.policy import Sees, Stage
 from proxy.timer import LazyTimer
+from proxy.turns import Turns
 
 
 class Watch:
@@ -24,7 +25,8 @@ class Watch:
         self.rang: list[float] = []
         chain = Chain([Link("policy", Stage.GUARD, Sees.NOTHING, stream) for stream in streams], 1000)
         chain.start(self.loop.now)
-        self.timer = LazyTimer(cast(asyncio.AbstractEventLoop, self.loop), [chain], self.ring)
+        loop = cast(asyncio.AbstractEventLoop, self.loop)
+        self.timer = LazyTimer(loop, Turns(loop, loop.time), [chain], self.ring)
 
     def ring(self) -> None:
         self.rang.append(self.loop.now)
@@ -38,21 +40,21 @@ class Watch:
 @pytest.mark.parametrize("steady", [True, False])
 def test_it_is_set_to_the_earliest_that_any_policy_waits_for(steady: bool) -> None:
     watch = Watch(Hooks(wake_at=1020.0), Hooks(), Hooks(wake_at=1010.0))
-    watch.timer.arm(None, steady=steady)
+    watch.timer.arm(None, watch.loop.now, steady=steady)
     assert watch.set_to == [1010.0]
 
 
 @pytest.mark.parametrize(("also_at", "wake_at"), [(1005.0, 1010.0), (1005.0, None), (1020.0, 1005.0)])
 def test_something_else_may_be_waited_for_as_well(also_at: float, wake_at: float | None) -> None:
     watch = Watch(Hooks(wake_at=wake_at))
-    watch.timer.arm(also_at, steady=False)
+    watch.timer.arm(also_at, watch.loop.now, steady=False)
     assert watch.set_to == [1005.0]
 
 
 @pytest.mark.parametrize("steady", [True, False])
 def test_it_is_not_set_where_nothing_is_waited_for(steady: bool) -> None:
     watch = Watch(Hooks())
-    watch.timer.arm(None, steady=steady)
+    watch.timer.arm(None, watch.loop.now, steady=steady)
     assert watch.loop.timers == []
 
 
@@ -62,7 +64,7 @@ def test_a_time_that_moves_away_leaves_it_as_it_is(steady: bool) -> None:
     watch = Watch(stream)
     for wake_at in (1010.0, 1011.0, math.inf, None):
         stream.wake_at = wake_at
-        watch.timer.arm(None, steady=steady)
+        watch.timer.arm(None, watch.loop.now, steady=steady)
     assert len(watch.loop.timers) == 1
     assert watch.set_to == [1010.0]
 
@@ -70,9 +72,9 @@ def test_a_time_that_moves_away_leaves_it_as_it_is(steady: bool) -> None:
 def test_a_time_that_comes_nearer_moves_it() -> None:
     stream = Hooks(wake_at=1010.0)
     watch = Watch(stream)
-    watch.timer.arm(None, steady=True)
+    watch.timer.arm(None, watch.loop.now, steady=True)
     stream.wake_at = 1005.0
-    watch.timer.arm(None, steady=True)
+    watch.timer.arm(None, watch.loop.now, steady=True)
     assert watch.set_to == [1005.0]
     watch.loop.advance(20)
     assert watch.rang == [1005.0]
@@ -81,19 +83,20 @@ def test_a_time_that_comes_nearer_moves_it() -> None:
 def test_it_is_armed_again_after_it_rang() -> None:
     stream = Hooks(wake_at=1010.0)
     watch = Watch(stream)
-    watch.timer.arm(None, steady=True)
+    watch.timer.arm(None, watch.loop.now, steady=True)
     watch.loop.advance(10)
     stream.wake_at = None
-    watch.timer.arm(1020.0, steady=False)
+    watch.timer.arm(1020.0, watch.loop.now, steady=False)
     watch.loop.advance(10)
-    watch.timer.arm(1015.0, steady=False)  # has passed already
-    watch.loop.advance(0)
+    watch.timer.arm(1015.0, watch.loop.now, steady=False)  # has passed already
+    assert watch.set_to == []
+    watch.loop.turn()
     assert watch.rang == [1010.0, 1020.0, 1020.0]
 
 
 def test_it_does_not_ring_once_it_is_cancelled_and_keeps_nobody() -> None:
     watch = Watch(Hooks(wake_at=1010.0))
-    watch.timer.arm(None, steady=True)
+    watch.timer.arm(None, watch.loop.now, steady=True)
     watch.timer.cancel()
     watch.loop.advance(100)
     assert watch.rang == []
