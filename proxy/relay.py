@@ -317,11 +317,13 @@ class Relay:
     @_guarded
     def _go_on(self) -> None:
         """The other streams of the process had their turn: the next events of the read, or the next read."""
-        self._turn_due = self._rests = False
+        self._turn_due = False
         if self.outcome is not None or self._stall.due_at is not None:
             return
         now = self._begin()
-        if self._intake is not None and self._intake.more:
+        if self._intake is None or not self._intake.more:
+            self._rests = False
+        else:
             try:
                 events = self._intake.go_on()
             except UpstreamError as exc:

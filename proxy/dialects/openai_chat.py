@@ -236,9 +236,14 @@ class ChatStream(openai_common.OpenAIStream):
         parsed = event.parsed
         template = self._template_of(event, parsed)
         # Blank and bare, and no other choice: beside its text the event says nothing that it would say again.
-        if template is not None and template.blank and parsed.deltas[0][0] == channel:
-            if len(parsed.choices) == 1 and sse.is_bare(event.raw):
-                return template.event(self, text)
+        if (
+            template is not None
+            and template.blank
+            and parsed.deltas[0][0] == channel
+            and len(parsed.choices) == 1
+            and sse.is_bare(event.raw)
+        ):
+            return template.event(self, text)
         return super().continuation(event, channel, text)
 
     def joined(self, continuations: list[Event]) -> list[Event]:

@@ -319,6 +319,21 @@ def test_of_several_floods_one_is_read_in_a_turn() -> None:
     assert [len(scene.client.body) for scene in scenes] == [3 * TURN_BYTES] * 4
 
 
+def test_a_flood_that_a_policy_held_waits_for_its_turn_when_the_policy_lets_go() -> None:
+    """Else those that one event lets go, such as tokens for all of a key, would all be read at once."""
+    turns = TURN_BYTES // len(A) // TURN_EVENTS + 1
+    hooks = Hooks(events=in_turn(*[[]] * (turns - 1), Pause(1000, [], [comment("held")]), [comment("released")]))
+    scene = Scene(link(hooks)).begin(A * TURN_EVENTS * turns)
+    while scene.loop.turn():
+        pass
+    assert scene.reading.paused
+    scene.relay.poke(hooks)
+    assert scene.client.body == b": released\n\n"
+    assert scene.reading.paused
+    scene.loop.turn()
+    assert not scene.reading.paused
+
+
 @pytest.mark.parametrize("sees", Sees)
 def test_a_read_that_fills_the_clients_buffer_is_the_last_until_it_drains(sees: Sees) -> None:
     scene = Scene(link(Hooks(), sees)).begin(A, B)
@@ -345,6 +360,8 @@ def test_a_client_that_is_slow_by_then_is_waited_for() -> None:
     scene.loop.turn()
     assert scene.reading.paused
     scene.relay.writable()
+    assert scene.reading.paused  # it stands in the line again, as a flood does
+    scene.loop.turn()
     assert not scene.reading.paused
 
 
