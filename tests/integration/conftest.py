@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,7 +10,7 @@ import pytest
 from rigs import aimock as aimock_rig
 from rigs import llama as llama_rig
 from rigs import redis as redis_rig
-from rigs.aiohttp_paths import AIOHTTP_PATHS
+from rigs.aiohttp_paths import AIOHTTP_PATH, AIOHTTP_PATHS
 from rigs.penstock import Penstock, StartPenstock, Tables, configuration, run, toml
 from rigs.raw_upstream import RawUpstream, listen
 from rigs.redis import RedisServer
@@ -29,10 +28,6 @@ async def upstream(upstream_socket: socket.socket) -> AsyncIterator[RawUpstream]
     """This test's raw upstream."""
     async with RawUpstream(upstream_socket) as server:
         yield server
-
-
-AIOHTTP_PATH = os.environ.get("AIOHTTP_PATH", "auto")
-"""What modules run on that are not marked. `AIOHTTP_PATH=portable make test` runs all of them on the portable one."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import AsyncInferenceClient
 from rigs import clients as sdks
 from rigs import raw_upstream
+from rigs.aiohttp_paths import told
 from rigs.clients import CLIENTS, Client, Clients
 from rigs.penstock import Penstock, StartPenstock
 from rigs.raw_upstream import LAST_CHUNK, RawUpstream, Script, chunk, reply
@@ -115,13 +116,16 @@ async def test_a_refusal(proxy: Penstock, client: Client, stream: bool, status: 
 
 @EVERY_CLIENT
 @pytest.mark.parametrize("end", [raw_upstream.then_closes, raw_upstream.then_resets], ids=["truncation", "reset"])
-async def test_a_stream_that_breaks_off(free: Clients, upstream: RawUpstream, client: Client, end: Any) -> None:
+async def test_a_stream_that_breaks_off(
+    free: Clients, upstream: RawUpstream, aiohttp_path: str, client: Client, end: Any
+) -> None:
     upstream.script = end(begun(client))
     got: list[str] = []
     with pytest.raises(client.raises[None]) as caught:
         await read(free, client, stream=True, got=got)
     assert got == [WORDS[0]]
-    assert ("upstream_truncated" if end is raw_upstream.then_closes else "upstream_reset") in sdks.said_by(caught.value)
+    reset = told(aiohttp_path, "resets, before a client of its own", "upstream_reset")
+    assert ("upstream_truncated" if end is raw_upstream.then_closes else reset) in sdks.said_by(caught.value)
 
 
 @EVERY_CLIENT

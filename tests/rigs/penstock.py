@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from .aiohttp_paths import AIOHTTP_PATH
 from .raw_client import Address
 from .waiting import LIMIT_S, until
 
@@ -32,6 +33,7 @@ def configuration(upstream_url: str, *layers: Tables) -> dict[str, Any]:
     tables: dict[str, Any] = {
         "listeners": {"main": {"address": "127.0.0.1:0"}},
         "admin": {"address": "127.0.0.1:0"},
+        "server": {"aiohttp": AIOHTTP_PATH},
         "upstreams": {"model": {"url": upstream_url}},
         "routes": {"all": {"path": "/", "upstream": "model"}},
     }
