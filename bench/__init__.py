@@ -12,6 +12,7 @@
     reference.py   the committed ratios, and what got worse      plot.py     the plot of the README
     machine.py     cores, versions and other facts that belong beside a figure
     chain.py       a command of its own, `python -m bench.chain`: what a policy costs in the chain, without sockets
+    redaction.py   another, `python -m bench.redaction`: what redaction costs
 
 Every round measures every batch of scenarios together with the references, so that a drift of the machine meets all of
 them; a ratio is taken within a batch of a round, and what is reported is the median of the rounds with the smallest and

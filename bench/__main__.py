@@ -1,7 +1,8 @@
 """Command line of the benchmark.
 
 Exit status: 0 all that is installed was measured; 1 with --check, something got worse; 2 something failed, or what the
-run cannot do without is missing (it is named, and what can be measured without it still is).
+run cannot do without is missing (it is named, and what can be measured without it still is). Of a part of a run, or
+of one in which something failed, no reference is made.
 """
 
 from __future__ import annotations
@@ -35,33 +36,35 @@ def main() -> int:
     only = arguments.only or (CHECKED if arguments.check or arguments.quick else ())
     round_count, seconds = (2, 0.5) if arguments.quick else (arguments.rounds, arguments.seconds)
     cores, open_files = machine.pick_cores(), machine.allow_open_files()
-    facts = {**machine.facts(cores), "peers": peers.versions()}
+    facts = {**machine.facts(cores), "peers": peers.versions(), "rounds": round_count, "seconds": seconds}
+    asked = batches(only)
     try:
-        measured = measure(batches(only), round_count, seconds, cores, open_files)
+        measured = measure(asked, round_count, seconds, cores, open_files)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     rounds = measured.rounds
     policies = [policy["use"] for policy in penstock.chain(penstock.FULL, penstock.installed())]
-    notes = [*_notes(facts, cores, policies), *report.doubts(rounds)]
-    print(report.table(rounds))
-    print(targets.table(rounds))
+    doubts = report.doubts(rounds)
+    notes = [*_notes(facts, cores, policies), *doubts]
+    print(report.table(rounds, round_count))
+    print(targets.table(rounds, measured.failed))
     for note in notes:
         print(f"note: {note}")
     for what in measured.missing:
         print(f"MISSING: {what}")
-    for what in measured.failed:
+    failed = [str(failure) for failure in measured.failed]
+    for what in failed:
         print(f"FAILED: {what}")
-    found = {"missing": measured.missing, "failed": measured.failed, "notes": notes}
+    found = {"missing": measured.missing, "failed": failed, "notes": notes}
     print(f"written: {_write(report.document(rounds, {**facts, **found}))}")
     if not any(NGINX in round_ for round_ in rounds):
         return 2
-    now = reference.Reference(facts, policies, reference.figures_of(rounds))
+    now = reference.Reference({**facts, "doubts": doubts}, policies, reference.figures_of(rounds))
     if arguments.save_reference:
-        reference.save(now)
-        PLOT.write_text(plot.svg(now.figures), encoding="utf-8")
-        print(f"written: {reference.FILE}, {PLOT}")
-    return (_check(now) if arguments.check else 0) or (2 if measured.failed else 0)
+        _save(now, failed)
+    names = [scenario.name for batch in asked for scenario in batch if scenario.name not in REFERENCES]
+    return (_check(now, names) if arguments.check else 0) or (2 if failed else 0)
 
 
 def _notes(facts: Mapping[str, object], cores: machine.Cores, policies: Sequence[str]) -> list[str]:
@@ -78,7 +81,17 @@ def _notes(facts: Mapping[str, object], cores: machine.Cores, policies: Sequence
     return found
 
 
-def _check(now: reference.Reference) -> int:
+def _save(now: reference.Reference, failed: Sequence[str]) -> None:
+    """A run in which something failed is no reference: what failed would be missing, and nothing compared with it."""
+    if failed:
+        print(f"not saved, since something failed: {reference.FILE.name} and the plot are as they were")
+        return
+    reference.save(now)
+    PLOT.write_text(plot.svg(now.figures), encoding="utf-8")
+    print(f"written: {reference.FILE}, {PLOT}")
+
+
+def _check(now: reference.Reference, asked: Sequence[str]) -> int:
     old = reference.load()
     if old is None:
         print("there is no reference.json: make bench-reference")
@@ -89,6 +102,8 @@ def _check(now: reference.Reference) -> int:
     found = reference.worse(old.figures, now.figures)
     for what in found:
         print(f"WORSE: {what}")
+    for what in reference.not_compared(old.figures, now.figures, asked):
+        print(f"not compared: {what}")
     print(f"compared with reference.json: {f'{len(found)} figures got worse' if found else 'nothing got worse'}")
     return 1 if found else 0
 
@@ -135,7 +150,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--save-reference", action="store_true", help="make this run reference.json and the plot of the README"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.save_reference and (arguments.quick or arguments.only):
+        parser.error("a reference is made of a whole run: --save-reference goes with neither --quick nor --only")
+    return arguments
 
 
 if __name__ == "__main__":

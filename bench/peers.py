@@ -32,7 +32,7 @@ class Peer(NamedTuple):
     config: Callable[[int, int, Path], str]
     command: tuple[str, ...]
     environment: Mapping[str, str] = {}
-    version: str = ""  # the option that tells it, of those that are not pinned
+    version: tuple[str, ...] = ()  # the command that tells it, with `{program}` and the `{folder}` that it is in
 
     def serve(self, upstream_port: int, directory: Path, core: int) -> AbstractContextManager[Server]:
         """The server, running while the context is open. Raises `MissingError` where it is not installed."""
@@ -58,14 +58,18 @@ def find(program: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """What those that are not pinned say of themselves, in a line; only of those that are installed."""
+    """What those that are measured say of their version, in a line; only of those that are installed."""
     said = {}
-    for peer in (NGINX, HAPROXY, CADDY):
+    for peer in (NGINX, HAPROXY, CADDY, ENVOY, PORTKEY_GATEWAY, LITELLM):
         found = find(peer.program)
         if found is not None:
-            done = subprocess.run([found, peer.version], capture_output=True, text=True, check=False)
-            lines = (done.stdout + done.stderr).strip().splitlines()
-            said[peer.program] = lines[0] if lines else "?"
+            command = [word.format(program=found, folder=Path(found).parent) for word in peer.version]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                line = "" if done.returncode else (done.stdout + done.stderr).strip().partition("\n")[0]
+            except OSError:  # what would tell it is not there
+                line = ""
+            said[peer.program] = line.replace(found, peer.program) or "?"  # not where it is installed
     return said
 
 
@@ -200,10 +204,15 @@ NGINX = Peer(
     "nginx.conf",
     nginx_config,
     ("{program}", "-p", "{directory}", "-c", "{file}"),
-    version="-v",
+    version=("{program}", "-v"),
 )
 HAPROXY = Peer(
-    "haproxy", "Debian: haproxy", "haproxy.cfg", haproxy_config, ("{program}", "-db", "-f", "{file}"), version="-v"
+    "haproxy",
+    "Debian: haproxy",
+    "haproxy.cfg",
+    haproxy_config,
+    ("{program}", "-db", "-f", "{file}"),
+    version=("{program}", "-v"),
 )
 REDIS = Peer("redis-server", "Debian: redis-server", "redis.conf", redis_config, ("{program}", "{file}"))
 CADDY = Peer(
@@ -213,7 +222,7 @@ CADDY = Peer(
     caddy_config,
     ("{program}", "run", "--adapter", "caddyfile", "--config", "{file}"),
     {"GOMAXPROCS": "1", "XDG_DATA_HOME": "{directory}", "XDG_CONFIG_HOME": "{directory}"},
-    version="version",
+    version=("{program}", "version"),
 )
 ENVOY = Peer(
     "envoy",
@@ -221,6 +230,7 @@ ENVOY = Peer(
     "envoy.yaml",
     envoy_config,
     ("{program}", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", "{file}"),
+    version=("{program}", "--version"),
 )
 PORTKEY_GATEWAY = Peer(
     "portkey",
@@ -229,6 +239,7 @@ PORTKEY_GATEWAY = Peer(
     nothing,
     ("node", "{program}", "--port={port}", "--headless"),
     {"NODE_ENV": "production"},
+    version=("node", "-p", "require('{program}/../../package.json').version"),
 )
 LITELLM = Peer(
     "litellm",
@@ -241,4 +252,6 @@ LITELLM = Peer(
         "LITELLM_LOG": "ERROR",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # no authentication: on loopback, and cheapest
     },
+    # it takes ten seconds to tell it itself
+    version=("{folder}/python", "-c", "import importlib.metadata as m; print(m.version('litellm'))"),
 )

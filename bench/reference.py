@@ -8,7 +8,7 @@ drift, the second a run in which a single round went wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ Ratios = Mapping[str, Mapping[str, Spread]]
 
 
 class Reference(NamedTuple):
-    """`facts` are of the machine; `policies` are those of the full chain that were installed."""
+    """`facts` are of the machine and the run, doubts included; `policies` are those of the full chain that were
+    installed."""
 
     facts: Mapping[str, Any]
     policies: Sequence[str]
@@ -44,7 +45,7 @@ def figures_of(rounds: Sequence[Round]) -> dict[str, dict[str, Spread]]:
 
 
 def worse(reference: Ratios, now: Ratios) -> list[str]:
-    """A sentence for each figure that got worse; what only one of the two has cannot be compared."""
+    """A sentence for each figure that got worse, of those that both have."""
     found = []
     for key, scenarios in now.items():
         for name, ratio in scenarios.items():
@@ -54,6 +55,16 @@ def worse(reference: Ratios, now: Ratios) -> list[str]:
                     f"{name}, {BY_KEY[key].title}: {ratio.median:.2f}{span(ratio)} x nginx, "
                     f"was {old.median:.2f}{span(old)}"
                 )
+    return found
+
+
+def not_compared(reference: Ratios, now: Ratios, asked: Collection[str]) -> list[str]:
+    """What the reference has of the scenarios that were `asked` for, and this run does not: a line a scenario."""
+    found = []
+    for name in asked:
+        lost = [BY_KEY[key].title for key, old in reference.items() if name in old and name not in now.get(key, {})]
+        if lost:
+            found.append(f"{name}: {'; '.join(lost)}")
     return found
 
 

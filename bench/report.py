@@ -21,15 +21,18 @@ def measured(rounds: Sequence[Round]) -> list[str]:
     return [s.name for s in SCENARIOS if any(s.name in round_ for round_ in rounds)]
 
 
-def table(rounds: Sequence[Round]) -> str:
-    """A block a figure, a line a scenario: the median, its ratio to nginx, and the smallest and largest ratio."""
+def table(rounds: Sequence[Round], round_count: int) -> str:
+    """A block a figure, a line a scenario: the median, its ratio to nginx, and the smallest and largest ratio.
+
+    A ratio of fewer than the `round_count` rounds that were asked for says of how many."""
     lines = []
     for figure in FIGURES:
         block = []
         for scenario in measured(rounds):
-            value, ratio = summarise(figure, scenario, rounds)
+            value, ratio, compared = summarise(figure, scenario, rounds)
             if value is not None and scenario != DIRECT:
-                block.append(f"    {scenario:<58}{value.median:>10.1f}{_median(ratio):>10}{span(ratio)}")
+                only = f" in only {compared} of {round_count} rounds" if 0 < compared < round_count else ""
+                block.append(f"    {scenario:<58}{value.median:>10.1f}{_median(ratio):>10}{span(ratio)}{only}")
         if block:
             lines += [f"{figure.title:<62}{figure.unit:>10}{'x nginx':>10} (min - max)", *block, ""]
     return "\n".join(lines)
@@ -67,8 +70,8 @@ def document(rounds: Sequence[Round], facts: Mapping[str, object]) -> dict[str, 
                 "unit": figure.unit,
                 "scenarios": {
                     name: {
-                        part: spread and spread._asdict()
-                        for part, spread in summarise(figure, name, rounds)._asdict().items()
+                        part: found._asdict() if isinstance(found, Spread) else found
+                        for part, found in summarise(figure, name, rounds)._asdict().items()
                     }
                     for name in measured(rounds)
                 },

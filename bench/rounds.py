@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .figures import Round, Run
+from .figures import Failure, Round, Run
 from .loadgen import LIBRARIES, LOADS, STOLEN_LIMIT, BenchError, LoadGenerator, Measurement, MissingError, Mode
 from .machine import Cores, stolen_s
 from .scenarios import Scenario
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
     rounds: list[Round]
     missing: list[str]
-    failed: list[str]
+    failed: list[Failure]
 
 
 def measure(
@@ -73,7 +73,7 @@ class _Runs:
         self._open_files = open_files
         self._left_out: set[tuple[str, Mode | None]] = set()  # None: the whole scenario
         self.missing: dict[str, None] = {}
-        self.failed: dict[str, None] = {}
+        self.failed: dict[Failure, None] = {}
 
     def of(self, batch: Sequence[Scenario]) -> dict[str, Run]:
         """One life of each server of the batch. All stand ready while one is measured, so that what is compared is measured
@@ -97,14 +97,13 @@ class _Runs:
         if life.failed:
             return
         name = life.scenario.name
-        what = name if mode is None else f"{name}, {mode.value}"
         try:
             step(life, *(() if mode is None else (mode,)))
             return
         except MissingError as error:
-            self.missing[f"{error}; left out: {what}"] = None
+            self.missing[f"{error}; left out: {name if mode is None else f'{name}, {mode.value}'}"] = None
         except BenchError as error:
-            self.failed[f"{what}: {error}"] = None
+            self.failed[Failure(name, mode, str(error))] = None
             life.failed = True
             life.stack.close()  # what this server does now is anybody's guess; its next life leaves the mode out
         self._left_out.add((name, mode))

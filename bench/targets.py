@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .figures import BY_KEY, Round, Spread, ratios, summarise
+from .figures import BY_KEY, Failure, Round, Spread, ratios, summarise
 from .scenarios import FULL, LITELLM, NGINX, PASS_THROUGH, REDIS, TWO_WORKERS
 
 
@@ -16,6 +16,7 @@ class Standing(enum.Enum):
     AIM = "aim"
     REACHED = "reached"
     MISSED = "MISSED"
+    FAILED = "MISSED: it failed"
     UNKNOWN = "not measured"
 
 
@@ -49,9 +50,16 @@ class Target(NamedTuple):
             return None
         return Spread(own.median / other.median, own.low / other.high, own.high / other.low)
 
-    def standing(self, rounds: Sequence[Round]) -> Standing:
-        """By the median."""
+    def standing(self, rounds: Sequence[Round], failed: Sequence[Failure] = ()) -> Standing:
+        """By the median; what failed, if only in one round, is missed."""
         found = self.found(rounds)
+        # a server is stopped by its first failure: where the figure was never found, one in another mode may be why
+        if any(
+            one.scenario in (self.scenario, self.base)
+            and (found is None or one.mode in (None, BY_KEY[self.figure].mode))
+            for one in failed
+        ):
+            return Standing.FAILED
         if found is None:
             return Standing.UNKNOWN
         if found.median <= self.aim:
@@ -76,14 +84,15 @@ TARGETS = (
 )
 
 
-def table(rounds: Sequence[Round]) -> str:
+def table(rounds: Sequence[Round], failed: Sequence[Failure] = ()) -> str:
     """A line for each figure to reach: what it is, with its spread, what it should be, how it stands."""
     lines = [f"{'to reach':<104}{'now (min - max)':>24}{'reach':>9}{'aim':>9}"]
     for target in TARGETS:
         found = target.found(rounds)
         now = "-" if found is None else f"{_number(found.median)} ({_number(found.low)} - {_number(found.high)})"
         reach = "-" if target.reach is None else _number(target.reach)
-        lines.append(f"{target.what:<104}{now:>24}{reach:>9}{_number(target.aim):>9}  {target.standing(rounds).value}")
+        standing = target.standing(rounds, failed).value
+        lines.append(f"{target.what:<104}{now:>24}{reach:>9}{_number(target.aim):>9}  {standing}")
     return "\n".join(lines)
 
 

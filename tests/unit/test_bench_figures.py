@@ -3,7 +3,7 @@
 import pytest
 from rigs.bench_rounds import ROUNDS, round_of
 
-from bench.figures import BY_KEY, FIGURES, Run, Spread, ratios, summarise
+from bench.figures import BY_KEY, FIGURES, Failure, Run, Spread, ratios, summarise
 from bench.loadgen import Mode
 
 CPU, LATENCY = BY_KEY["cpu_paced"], BY_KEY["latency_p50"]
@@ -21,16 +21,24 @@ def test_what_is_added_is_the_difference_to_the_direct_connection_of_the_same_ro
     assert summary.ratio == pytest.approx((2.0, 1.5, 2.0))
 
 
-def test_a_round_in_which_nginx_added_nothing_gives_no_ratio() -> None:
+def test_of_every_percentile_the_direct_connections_median_is_taken_off() -> None:
+    tail = BY_KEY["latency_p99"]
+    assert [tail.value(round_, "pass-through") for round_ in ROUNDS] == [2 * 170 - 20, 2 * 130 - 30, 2 * 180 - 20]
+    assert tail.ratio(ROUNDS[0], "pass-through") == (2 * 170 - 20) / (2 * 120 - 20)
+
+
+def test_a_round_in_which_nginx_added_nothing_gives_no_ratio_and_those_that_do_are_counted() -> None:
     noisy = round_of(direct=(0, 130), nginx=(40, 120), pass_through=(60, 170))
     summary = summarise(LATENCY, "pass-through", [noisy])
     assert summary.value is not None
     assert summary.ratio is None
+    assert summary.compared == 0
+    assert summarise(LATENCY, "pass-through", [*ROUNDS, noisy]).compared == 3
 
 
 def test_without_nginx_the_proxy_is_still_compared_with_the_direct_connection() -> None:
     rounds = [round_of(direct=(0, 20), pass_through=(60, 170))]
-    assert summarise(LATENCY, "pass-through", rounds) == (Spread(150, 150, 150), None)
+    assert summarise(LATENCY, "pass-through", rounds) == (Spread(150, 150, 150), None, 0)
 
 
 def test_a_scenario_can_be_compared_with_another_than_nginx() -> None:
@@ -52,3 +60,8 @@ def test_every_figure_reads_what_a_measurement_has() -> None:
     assert BY_KEY["events_per_s"].value(round_, "nginx") == 1000
     assert BY_KEY["start_ms"].value(round_, "nginx") == 40
     assert BY_KEY["crowd_p99"].value(round_, "nginx") == 2 * 120 / 1e3
+
+
+def test_a_failure_says_of_what_and_why() -> None:
+    assert str(Failure("full", Mode.CROWD, "it hangs")) == "full, crowd: it hangs"
+    assert str(Failure("full", None, "it does not start")) == "full: it does not start"

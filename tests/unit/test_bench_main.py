@@ -10,9 +10,9 @@ import pytest
 from rigs.bench_rounds import ROUNDS, round_of
 
 from bench import __main__ as command
-from bench import machine, plot, reference
-from bench.figures import Spread
-from bench.loadgen import BenchError
+from bench import machine, peers, penstock, plot, reference, report
+from bench.figures import BY_KEY, Failure, Spread
+from bench.loadgen import BenchError, Mode
 from bench.rounds import Measured
 
 GOOD = Measured(ROUNDS, [], [])
@@ -47,6 +47,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """Its files go to a directory of the test."""
     monkeypatch.setattr(command, "OUT", tmp_path / "out")
     monkeypatch.setattr(command, "PLOT", tmp_path / "bench.svg")
+    monkeypatch.setattr(peers, "versions", dict)
     load, save = reference.load, reference.save
     monkeypatch.setattr(reference, "load", lambda: load(tmp_path / "reference.json"))
     monkeypatch.setattr(reference, "save", lambda made: save(made, tmp_path / "reference.json"))
@@ -90,13 +91,67 @@ def test_without_nginx_there_is_nothing_to_compare_and_exit_status_2(
 
 
 def test_what_failed_is_named_and_exit_status_2_and_the_rest_stands(
+    start: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    failed = Measured(ROUNDS, [], [Failure("full", Mode.CROWD, "the load generator hangs")])
+    assert start("--check", found=failed) == 2
+    printed = capsys.readouterr().out
+    assert "FAILED: full, crowd: the load generator hangs" in printed
+    assert "MISSED: it failed" in printed
+    (written,) = (tmp_path / "out").iterdir()
+    assert json.loads(written.read_text())["facts"]["failed"] == ["full, crowd: the load generator hangs"]
+
+
+def test_of_a_run_in_which_something_failed_no_reference_is_made(
+    start: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    start("--save-reference")
+    made, drawn = reference.load(), (tmp_path / "bench.svg").read_text()
+    failed = Measured(ROUNDS[:1], [], [Failure("full", Mode.FLOOD, "the load generator hangs")])
+    assert start("--save-reference", found=failed) == 2
+    assert "not saved, since something failed" in capsys.readouterr().out
+    assert (reference.load(), (tmp_path / "bench.svg").read_text()) == (made, drawn)
+
+
+@pytest.mark.parametrize("part", [["--quick"], ["--only", "full"]])
+def test_of_a_part_of_a_run_no_reference_is_made(
+    start: Command, part: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        start("--save-reference", *part)
+    assert exit_.value.code == 2
+    assert "a reference is made of a whole run" in capsys.readouterr().err
+    assert not start.asked
+    assert reference.load() is None
+
+
+def test_a_reference_knows_how_it_was_measured_and_what_casts_doubt_on_it(
+    start: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "doubts", lambda rounds: ["other processes had the cores"])
+    assert start("--save-reference", "--rounds", "3") == 0
+    made = reference.load()
+    assert made is not None
+    assert (made.facts["rounds"], made.facts["seconds"]) == (3, 1.2)
+    assert made.facts["doubts"] == ["other processes had the cores"]
+
+
+def test_what_the_reference_has_and_the_check_could_not_compare_is_named(
     start: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = Measured(ROUNDS, [], ["full, flood: the load generator hangs"])
-    assert start("--save-reference", found=failed) == 2
-    assert "FAILED: full, flood" in capsys.readouterr().out
-    assert reference.load() is not None
-    assert start("--check", found=failed) == 2
+    had = Spread(1.7, 1.5, 1.9)
+    reference.save(
+        reference.Reference(
+            {},
+            [policy["use"] for policy in penstock.chain(penstock.FULL, penstock.installed())],
+            {"cpu_paced": {"full": had, "pass-through": had, "caddy": had}},
+        )
+    )
+    assert start("--check") == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("not compared")] == [
+        f"not compared: full: {BY_KEY['cpu_paced'].title}"
+    ]
 
 
 def test_the_reference_and_the_plot_are_made_of_a_run_and_the_next_one_is_compared(

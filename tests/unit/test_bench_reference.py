@@ -7,7 +7,7 @@ import pytest
 from rigs.bench_rounds import ROUNDS
 
 from bench import reference
-from bench.figures import Spread
+from bench.figures import BY_KEY, Spread
 
 OLD = Spread(2.0, 1.9, 2.2)
 
@@ -41,6 +41,14 @@ def test_of_events_per_second_less_is_worse(now: Spread, worse: bool) -> None:
 def test_what_only_one_of_the_two_has_is_not_compared() -> None:
     assert reference.worse({}, {"cpu_paced": {"full": OLD}}) == []
     assert reference.worse({"cpu_paced": {"full": OLD}}, {"cpu_paced": {"caddy": Spread(9, 9, 9)}}) == []
+
+
+def test_what_the_reference_has_of_what_was_asked_for_and_the_run_has_not_is_named() -> None:
+    old = {"cpu_paced": {"full": OLD, "caddy": OLD}, "ttft_p50": {"full": OLD, "gzip": OLD}, "start_ms": {"full": OLD}}
+    now = {"cpu_paced": {"full": OLD, "gzip": OLD}, "ttft_p50": {"gzip": OLD}}
+    titles = f"{BY_KEY['ttft_p50'].title}; {BY_KEY['start_ms'].title}"
+    assert reference.not_compared(old, now, ["full", "gzip"]) == [f"full: {titles}"]
+    assert reference.not_compared(old, now, ["caddy"]) == [f"caddy: {BY_KEY['cpu_paced'].title}"]
 
 
 def test_a_run_has_ratios_of_all_but_the_references() -> None:

@@ -13,6 +13,7 @@ import pytest
 from rigs.bench_rounds import measurement
 
 from bench import rounds
+from bench.figures import Failure
 from bench.loadgen import BenchError, MissingError, Mode
 from bench.machine import Cores
 from bench.scenarios import Scenario
@@ -119,7 +120,7 @@ def test_memory_is_not_measured_again(bench: Bench, monkeypatch: pytest.MonkeyPa
 def test_a_server_that_fails_is_stopped_and_the_others_go_on(bench: Bench) -> None:
     bench.fails["a", Mode.SERIAL] = BenchError("it hangs")
     found = bench(bench.scenario("a", Mode.SERIAL, Mode.PACED), bench.scenario("b", Mode.SERIAL), round_count=2)
-    assert found.failed == ["a, serial: it hangs"]
+    assert found.failed == [Failure("a", Mode.SERIAL, "it hangs")]
     # its next life leaves out what it failed in
     assert bench.measured == [("a", Mode.SERIAL), ("b", Mode.SERIAL), ("b", Mode.SERIAL), ("a", Mode.PACED)]
     assert not bench.running

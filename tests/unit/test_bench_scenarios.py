@@ -114,10 +114,27 @@ def test_the_packages_of_peers_are_pinned() -> None:
     assert all(version[0].isdigit() for group in ("dependencies", "overrides") for version in versions[group].values())
 
 
-def test_what_is_not_pinned_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    own = tmp_path / "haproxy" / "bin" / "haproxy"
-    own.parent.mkdir(parents=True)
-    own.write_text("#!/bin/sh\necho \"version of $0 $1\" | sed 's/of .*haproxy/of/' >&2\necho more >&2\n")
-    own.chmod(0o755)
+def test_every_peer_that_is_installed_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    says = '#!/bin/sh\necho "version of $0 $1" >&2\necho more >&2\n'
+    for program in ("haproxy/bin/haproxy", "envoy/bin/envoy", "litellm/bin/litellm", "litellm/bin/python", "node"):
+        _installed(tmp_path / program, says)
+    _installed(tmp_path / "portkey" / peers.PORTKEY, "")
     monkeypatch.setattr(peers, "CACHE", tmp_path)
-    assert peers.versions()["haproxy"] == "version of -v"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    said = peers.versions()
+    assert said["haproxy"] == "version of haproxy -v"
+    assert said["envoy"] == "version of envoy --version"
+    assert said["litellm"].endswith("bin/python -c")
+    assert said["portkey"].endswith("node -p")
+
+
+def test_a_version_that_cannot_be_asked_for_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _installed(tmp_path / "litellm" / "bin" / "litellm", "")
+    monkeypatch.setattr(peers, "CACHE", tmp_path)
+    assert peers.versions()["litellm"] == "?"
+
+
+def _installed(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
