@@ -9,6 +9,7 @@ The tree says whose fault it was; foreign exceptions (aiohttp, ssl, OSError) are
     ├── UpstreamError        the model server's
     │   ├── UpstreamTruncated    EOF too early
     │   └── UpstreamGarbage      not HTTP, not decodable, not within the limits
+    │       └── EventTooLarge    it may stand behind good events of the same read
     ├── StateError           the state store's: down, or slower than its bound
     └── PolicyError          ours or a policy author's: a policy raised or broke the contract
 
@@ -208,6 +209,16 @@ class UpstreamGarbage(UpstreamError):
     """Bytes that are no answer."""
 
     details = "upstream_garbage"
+
+
+class EventTooLarge(UpstreamGarbage):
+    """An event is over the limit in bytes; `before` are the frames that the same bytes completed before it."""
+
+    details = "event_too_large"
+
+    def __init__(self, limit: int, before: Sequence[bytes] = ()) -> None:
+        super().__init__(f"an event is over the limit of {limit} bytes")
+        self.before = before
 
 
 class StateError(PenstockError):

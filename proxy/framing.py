@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
 
-from .errors import UpstreamGarbage, UpstreamTruncated
+from .errors import EventTooLarge, UpstreamTruncated
 
 if TYPE_CHECKING:
     from .dialects.base import Channel, Delta, DialectStream, Parsed, Usage
@@ -126,16 +126,12 @@ class Framer(Protocol):
     pending: int
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes. Raises `UpstreamGarbage` (event_too_large) over the limit; where events before
-        the large one came with it, these are given, and the next call raises."""
+        """The frames that `data` completes. Raises `EventTooLarge` over the limit, at this call and at all that follow; the
+        frames that `data` completes before the large one go with it."""
 
     def finish(self) -> bytes:
         """At the end of the body: the bytes of the frame that was not completed, b"" for none. Raises like `feed`, and
         `UpstreamTruncated` where a body that shows its own end has not come to it."""
-
-
-def _too_large(limit: int) -> UpstreamGarbage:
-    return UpstreamGarbage(f"an event is over the limit of {limit} bytes", "event_too_large")
 
 
 class _Bounded:
@@ -150,18 +146,16 @@ class _Bounded:
         self._exceeded = False
         self.pending = 0
 
-    def _exceed(self, frames: list[bytes]) -> list[bytes]:
+    def _exceed(self, frames: Sequence[bytes] = ()) -> NoReturn:
         """An event is too large: those before it are still given, wherever the reads were cut, and then nothing more."""
         self._exceeded = True
         self._searched.clear()
         self.pending = self._limit
-        if not frames:
-            raise _too_large(self._limit)
-        return frames
+        raise EventTooLarge(self._limit, frames)
 
     def finish(self) -> bytes:
         if self._exceeded:
-            raise _too_large(self._limit)
+            self._exceed()
         rest = b"".join((self._searched, self._tail))
         self._searched.clear()
         self._tail = b""
@@ -182,7 +176,7 @@ class _Delimited(_Bounded):
 
     def feed(self, data: bytes) -> list[bytes]:
         if self._exceeded:
-            raise _too_large(self._limit)
+            self._exceed()
         buffer = self._tail + data
         frames: list[bytes] = []
         start = 0
@@ -193,14 +187,16 @@ class _Delimited(_Bounded):
                 frame = b"".join((self._searched, frame))
                 self._searched.clear()
             if len(frame) > self._limit:
-                return self._exceed(frames)
+                self._exceed(frames)
             frames.append(frame)
             start = end
         searched = max(start, len(buffer) - self._OVERLAP)
         self._searched += buffer[start:searched]
         self._tail = buffer[searched:]
         self.pending = len(self._searched) + len(self._tail)
-        return frames if self.pending <= self._limit else self._exceed(frames)
+        if self.pending > self._limit:
+            self._exceed(frames)
+        return frames
 
 
 class SSEFramer(_Delimited):
@@ -261,19 +257,21 @@ class JSONArrayFramer(_Bounded):
 
     def feed(self, data: bytes) -> list[bytes]:
         if self._exceeded:
-            raise _too_large(self._limit)
+            self._exceed()
         frames: list[bytes] = []
         start = 0
         for end in self._ends(data):
             frame = b"".join((self._searched, data[start:end]))
             self._searched.clear()
             if len(frame) > self._limit:
-                return self._exceed(frames)
+                self._exceed(frames)
             frames.append(frame)
             start = end
         self._searched += data[start:]
         self.pending = len(self._searched)
-        return frames if self.pending <= self._limit else self._exceed(frames)
+        if self.pending > self._limit:
+            self._exceed(frames)
+        return frames
 
     def _ends(self, data: bytes) -> Iterator[int]:
         """Where in `data` events end."""
@@ -327,7 +325,7 @@ class WholeFramer:
     def feed(self, data: bytes) -> list[bytes]:
         self.pending += len(data)
         if self.pending > self._limit:
-            raise _too_large(self._limit)
+            raise EventTooLarge(self._limit)
         self._body += data
         return []
 

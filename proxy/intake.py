@@ -7,11 +7,11 @@ only where it could be added to and, of a body that ends with its connection, wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .decoding import Decoder, Undecodable, content_coding
 from .dialects.base import DialectStream
-from .errors import UpstreamError, UpstreamGarbage, UpstreamTruncated
+from .errors import EventTooLarge, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from .framing import Framing, breaks_off
 from .messages import Headers
 from .policy import Events
@@ -80,14 +80,18 @@ class Intake:
     def feed(self, data: bytes) -> Events:
         """The events that one read completes, or the first of them. Raises `UpstreamError`."""
         if self._decoder is None and not self.more:
-            frames = self._framer.feed(data)
-            if len(frames) == 1:  # as nearly every read
-                if self._latest is not None:
-                    self._latest.append(frames[0])
-                return [self._make(frames[0])]
-            if len(frames) <= TURN_EVENTS:
-                return self._events(frames)
-            self._reads.append(_turns(frames))
+            try:
+                frames = self._framer.feed(data)
+            except EventTooLarge as exc:
+                self._reads.append(_turns(exc.before, exc))
+            else:
+                if len(frames) == 1:  # as nearly every read
+                    if self._latest is not None:
+                        self._latest.append(frames[0])
+                    return [self._make(frames[0])]
+                if len(frames) <= TURN_EVENTS:
+                    return self._events(frames)
+                self._reads.append(_turns(frames))
         else:
             self._reads.append(self._frames(data))
         if not self.more:
@@ -146,17 +150,27 @@ class Intake:
     def _frames(self, data: bytes) -> Iterator[list[bytes]]:
         """The frames of one read, decoded and cut only as they are asked for."""
         if self._decoder is None:
-            yield from _turns(self._framer.feed(data))
+            yield from self._cut(data)
             return
         try:
             for piece in self._decoder.feed(data):
-                yield from _turns(self._framer.feed(piece))
+                yield from self._cut(piece)
         except Undecodable:
             raise UpstreamGarbage("the body is not in its content coding", "upstream_coding") from None
 
+    def _cut(self, data: bytes) -> Iterator[list[bytes]]:
+        try:
+            return _turns(self._framer.feed(data))
+        except EventTooLarge as exc:
+            return _turns(exc.before, exc)
 
-def _turns(frames: list[bytes]) -> Iterator[list[bytes]]:
-    return (frames[i : i + TURN_EVENTS] for i in range(0, len(frames), TURN_EVENTS))
+
+def _turns(frames: Sequence[bytes], error: UpstreamError | None = None) -> Iterator[list[bytes]]:
+    """`error`: what follows the frames."""
+    for start in range(0, len(frames), TURN_EVENTS):
+        yield list(frames[start : start + TURN_EVENTS])
+    if error is not None:
+        raise error
 
 
 class Unread:

@@ -18,8 +18,9 @@ SMALL_LEASE_TOKENS = 64
 
 _LEASES_IN_A_WINDOW = 8  # at least: of a small budget each lease is small, or one process would hold all of it
 
-_LARGEST = 64
-"""A lease grows to so many times its size where streams had to wait for it, and to this part of a window at most."""
+_MOST_GROWTH = 64  # a lease grows to so many times its size where streams had to wait for it
+
+_GROWN_LEASES_IN_A_WINDOW = 64  # at least: no lease grows further, or a few processes would hold much of the window
 
 What = Literal["input", "output", "both"]
 
@@ -70,4 +71,5 @@ class Budget:
         smallest = min((window.limit for window in of_output), default=lease_tokens * _LEASES_IN_A_WINDOW)
         self.lease_tokens = min(lease_tokens, max(SMALL_LEASE_TOKENS, smallest // _LEASES_IN_A_WINDOW))
         self.first_lease_tokens = min(lease_tokens, max(1, smallest // _LEASES_IN_A_WINDOW))
-        self.largest_lease_tokens = max(self.lease_tokens, min(_LARGEST * lease_tokens, smallest // _LARGEST))
+        largest = min(_MOST_GROWTH * lease_tokens, smallest // _GROWN_LEASES_IN_A_WINDOW)
+        self.largest_lease_tokens = max(self.lease_tokens, largest)

@@ -30,6 +30,10 @@ _PROMPT_S = 1.0  # of the store
 STEP_S = 0.25
 """Where little comes free at a time, the store is asked no more often."""
 
+_LEASES_TO_HALVE = 32
+"""So many leases in a row that nobody had to wait for show that a flood is over, and the next are half as large. Where the
+large ones are needed still, somebody waits for one lease in so many, and it grows back at once."""
+
 
 class User(Protocol):
     """An exchange that draws from a hand."""
@@ -63,6 +67,7 @@ class Hand:
         self._in_leases = 0
         self._newest: Grants = ()  # of the last lease, for what comes back when all have been used
         self._full = budget.lease_tokens  # what a lease is where there is plenty; more, once somebody had to wait
+        self._since_wait = 0  # the leases since then, or since `_full` was halved
         self._room = state.MOST  # what the windows had left when they were last looked at
         self._ask_at = 0.0  # and not before this
         self._asking = False
@@ -153,6 +158,7 @@ class Hand:
                 return None
             # Streams that come in floods use up a small lease within one read, and the others wait with them.
             self._full = min(2 * self._full, self._budget.largest_lease_tokens)
+            self._since_wait = 0
             answer = await self._lease(0, tokens - self.tokens)
             return answer if isinstance(answer, Refused) else None
 
@@ -182,6 +188,10 @@ class Hand:
 
     def _add(self, tokens: int, grants: Grants) -> None:
         now = self._budget.host.clock()
+        self._since_wait += 1
+        if self._since_wait > _LEASES_TO_HALVE:
+            self._full = max(self._full // 2, self._budget.lease_tokens)
+            self._since_wait = 0
         self._newest = grants
         self.low = tokens // 2
         self._ask_at = now + STEP_S if self._budget.paced and self._scarce else 0.0

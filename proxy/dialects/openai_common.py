@@ -41,7 +41,8 @@ _ERROR_TYPES = {
 # What every chunk of a stream says alike, and what carries nothing worth an event of its own.
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 _SPELT = (Kind.TEXT, Kind.REFUSAL)  # what log probabilities are given for
-_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # of a chunk; in a text its quotes would be escaped
+# As the last member of a chunk, or the last but the padding: what closes the document closes the object that it stands in.
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*(?:,\s*"obfuscation"\s*:\s*"[^"\\]*"\s*)?\}\s*\Z)')
 _SHOWN = ("tools", "functions", "response_format")  # of a request, beside the messages
 _PADDING = "obfuscation"  # random characters that even out the sizes of OpenAI's chunks
 # What repeats a choice's text in other forms. Where the text was changed it would give the old one away.
@@ -260,7 +261,7 @@ class OpenAIStream(DocumentStream):
         named = event.raw.count(b'"usage"')
         if not named:
             return event
-        if named == 1 and (null := _NULL_USAGE.search(event.raw)):
+        if named == 1 and (null := _NULL_USAGE.search(event.raw)) and sse.is_bare(event.raw) and event.parsed.known:
             return Event(event.raw[: null.start()] + event.raw[null.end() :], self, event.parsed)
         document = self.document(event.raw)
         if not isinstance(document, dict) or "usage" not in document:

@@ -16,7 +16,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.base import Call, Channel, Delta, DialectStream, Parsed
 from proxy.dialects.documents import decode, decode_editable, encode, has_more_strings, is_label, repeats_names
 from proxy.dialects.openai_chat import ChatStream
-from proxy.dialects.sse import read, with_data
+from proxy.dialects.sse import other_lines, read, with_data
 from proxy.dialects.stream import DocumentStream
 from proxy.errors import Problem
 from proxy.framing import Event, Framing
@@ -661,3 +661,41 @@ def test_names_that_an_object_repeats_are_found(text: str) -> None:
     document = decode_editable(data)
     assert repeats_names(data, document) == repeated
     assert has_more_strings(data, document) or not repeated
+
+
+# What stands around a `usage` that is null: members with texts, other objects that have one, padding.
+NULL_USAGES = st.fixed_dictionaries({"id": st.just(1), "usage": st.none()})
+MEMBERS = st.fixed_dictionaries(
+    {"choices": st.just([]) | st.just([{"index": 0, "delta": {"content": ',"usage":null}'}}])},
+    optional={
+        "usage": st.none(),
+        "obfuscation": st.sampled_from(["", "aB3", '"}', ',"usage":null']),
+        "x": NULL_USAGES | st.lists(NULL_USAGES, max_size=2) | st.just("usage"),
+    },
+).flatmap(lambda members: st.permutations(list(members.items())).map(dict))
+
+
+@given(
+    document=MEMBERS,
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " :")]),
+    lines=st.sampled_from(
+        [b"data: %s\n\n", b"data:%s \r\n\r\n", b"data: %s\n: ,%s\n\n", b": ,%s\ndata: %s\n\n", b": ,%s\n\n"]
+    ),
+)
+def test_usage_that_is_null_is_taken_from_the_top_alone(
+    document: dict[str, Any], separators: tuple[str, str], lines: bytes
+) -> None:
+    """However it is spelt and wherever it stands; what has none at its top is the event itself."""
+    data = json.dumps(document, separators=separators).encode()
+    raw = lines.replace(b"%s", data)
+    stream = open_stream("openai-chat")
+    event = stream.event(raw)
+    left = stream.without_usage(event)
+    assert left is not None
+    if event.document is None or "usage" not in document:
+        assert left is event
+    else:
+        del document["usage"]
+        assert list(left.document.items()) == list(document.items())
+        assert other_lines(left.raw) == other_lines(raw)
+        assert left.parsed.deltas == event.deltas

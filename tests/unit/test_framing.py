@@ -7,7 +7,7 @@ from multidict import CIMultiDict
 
 from proxy.dialects import choose
 from proxy.dialects.base import EVERY_CHANNEL, Call, Channel, Kind
-from proxy.errors import UpstreamGarbage, UpstreamTruncated
+from proxy.errors import EventTooLarge, UpstreamGarbage, UpstreamTruncated
 from proxy.framing import (
     Event,
     Framer,
@@ -185,9 +185,10 @@ def test_the_limit_counts_what_stands_before_an_element() -> None:
 def test_elements_before_one_that_is_too_large_are_given() -> None:
     body = b"[{},{}," + b"x" * LIMIT + b"{}]"
     framer = JSONArrayFramer(LIMIT)
-    assert framer.feed(body) == [b"[{}", b",{}"]
-    with pytest.raises(UpstreamGarbage):
-        framer.feed(b"")
+    for before in ([b"[{}", b",{}"], []):
+        with pytest.raises(EventTooLarge) as caught:
+            framer.feed(body)
+        assert list(caught.value.before) == before
 
 
 def test_a_whole_body_may_be_as_long_as_the_limit() -> None:
@@ -309,11 +310,12 @@ def test_events_before_one_that_is_too_large_are_given_wherever_the_reads_are_cu
     frames: list[bytes] = []
 
     def feed_all() -> None:
-        for read in [*reads, b""]:
+        for read in reads:
             frames.extend(framer.feed(read))
 
-    with pytest.raises(UpstreamGarbage) as caught:
+    with pytest.raises(EventTooLarge) as caught:
         feed_all()
+    frames.extend(caught.value.before)
     assert (frames, caught.value.details) == ([b"a" + end, b"b" + end], "event_too_large")
     with pytest.raises(UpstreamGarbage):
         framer.finish()

@@ -117,6 +117,22 @@ def test_an_error_comes_after_what_stands_before_it() -> None:
     assert not body.more  # it was told, once
 
 
+@pytest.mark.parametrize("good", [1, 3, TURN_EVENTS + 1])
+@pytest.mark.parametrize("end", [b"", b"\n\n: behind it\n\n"])
+def test_an_event_that_is_too_large_is_told_behind_those_before_it_without_another_read(good: int, end: bytes) -> None:
+    read = b": x\n\n" * good + b"data: " + b"x" * 150 + end
+    for body, fed in ((intake(), read), (intake(coding="gzip"), gzip(read))):
+        events = [*body.feed(fed)]
+        while len(events) < good:
+            events += body.go_on()
+        assert [event.raw for event in events] == [b": x\n\n"] * good
+        assert body.more
+        with pytest.raises(UpstreamGarbage) as caught:
+            body.go_on()
+        assert caught.value.details == "event_too_large"
+        assert not body.more
+
+
 CHAT_OPEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
 CHAT_STOP = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 CHAT_USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
@@ -246,6 +262,12 @@ def test_what_is_no_document_is_complete_when_it_ends(body: bytes) -> None:
 
 
 # What nobody reads
+
+
+def test_a_witness_is_asked_no_more_after_the_read_that_is_over_its_limit() -> None:
+    unread = Unread(Framing.SSE, Headers(), intake(ends_with_connection=True))
+    unread.show(b"data: a\n\ndata: " + b"x" * 150)
+    assert unread.witness is None
 
 
 def witnessed(body: bytes, media_type: str = SSE, coding: str | None = None) -> Unread:

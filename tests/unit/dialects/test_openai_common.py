@@ -355,6 +355,11 @@ def test_usage_beside_a_choice_is_stated_unasked_and_stays(dialect: str, open_st
         b'data: {"choices":[{"index":0,"delta":{"content":"usage"}}]}\n\n',
         b'data: {"choices":[{"index":0,"delta":{"content":",\\"usage\\":null"}}]}\n\n',
         b'data: "usage"\n\n',
+        b'data: {"choices":[],"x":{"id":1,"usage":null}}\n\n',
+        b'data: {"choices":[],"x":[{"id":1,"usage":null}]}\n\n',
+        b'data: {"choices":[]}\n: {"id":1,"usage":null}\n\n',
+        b': {"id":1,"usage":null}\n\n',
+        b'data: {"choices":[}],"usage":null}\n\n',
         b'data: {"usage" broken\n\n',
     ],
 )
@@ -374,6 +379,12 @@ def test_a_text_that_is_called_usage_beside_usage(open_stream: Open) -> None:
 def test_other_things_that_are_called_usage_stay(open_stream: Open) -> None:
     other = {"id": "q", "usage": None}
     assert without_usage(open_stream("openai-chat"), chunk(0, x=other, usage=None)) == chunk(0, x=other)
+
+
+def test_padding_behind_usage_stays(open_stream: Open) -> None:
+    """As OpenAI writes it."""
+    asked, left = chunk(0, usage=None, obfuscation="aB3"), chunk(0, obfuscation="aB3")
+    assert without_usage(open_stream("openai-chat"), asked) == left
 
 
 def test_a_chunk_without_choices_and_usage_stays(open_stream: Open) -> None:

@@ -68,6 +68,28 @@ async def test_a_lease_that_outlasts_its_window_was_large_enough(make_bank: Make
     assert hand.tokens == 512  # twice the usual, since somebody waited; not twice the last
 
 
+async def test_a_lease_that_grew_shrinks_again_once_nobody_waits(make_bank: MakeBank, host: FakeHost) -> None:
+    """Also where no window ever ends."""
+    bank = make_bank({"tokens": 1 << 40, "what": "output"})
+    account = await bank.open()
+    hand, leases = account.hand, []
+    for _ in range(3):
+        hand.draw(hand.tokens, 0.0)
+        assert await hand.hold(1) is None
+    assert hand.tokens == 2048
+    for _ in range(200):
+        hand.take(hand.tokens - hand.low)
+        before = hand.tokens
+        await refill(bank, hand)
+        leases.append(hand.tokens - before)
+    assert sorted(set(leases), reverse=True) == [2048, 1024, 512, 256]
+    assert leases == sorted(leases, reverse=True)
+    assert min(map(leases.count, (2048, 1024, 512))) > 8  # not with the first pause
+    hand.take(hand.tokens)
+    assert await hand.hold(1) is None
+    assert hand.tokens == 512  # and grows as before
+
+
 @pytest.mark.parametrize(("most", "leased"), [(None, 256), (1_000_000_000, 256), (40, 40), (0, 1)])
 async def test_no_more_is_leased_than_can_be_used(bank: Any, most: int | None, leased: int) -> None:
     account = await bank.open(most_output=most)
