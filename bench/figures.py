@@ -157,6 +157,7 @@ FIGURES = (
     Figure("crowd_p50", f"latency per event p50, {_CROWD}", "ms", Mode.CROWD, "latency_us.p50", 1e3),
     Figure("crowd_p99", f"latency per event p99, {_CROWD}", "ms", Mode.CROWD, "latency_us.p99", 1e3),
     Figure("flood_first", f"the last stream's first byte, {_FLOOD}", "ms", Mode.FLOOD, "ttft_us.max", 1e3),
-    Figure("flood_turn", f"longest wait of a paced stream beside {_FLOOD}", "ms", Mode.FLOOD, "latency_us.max", 1e3),
+    Figure("flood_wait", f"longest wait of a paced stream beside {_FLOOD}", "ms", Mode.FLOOD, "latency_us.max", 1e3),
+    Figure("flood_turn", f"longest turn of the event loop, {_FLOOD}", "ms", Mode.FLOOD, "turn_us", 1e3),
 )
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}

@@ -86,7 +86,8 @@ class Measurement(msgspec.Struct, frozen=True):
     itself used, `lag_us` how much later than planned it sent. `waited` is the share of the window in which the measured
     processes could have run but somebody else had their core, `own_waited` the same of the load generator, and
     `stolen` the share of the run for which the machine's host ran others on one of the two cores. `stream_kib` is what
-    one more open stream takes of the measured processes' memory.
+    one more open stream takes of the measured processes' memory, `turn_us` the longest turn of their event loops, where
+    it is known.
     """
 
     events: int
@@ -101,6 +102,7 @@ class Measurement(msgspec.Struct, frozen=True):
     ttft_us: Percentiles | None = None
     lag_us: Percentiles | None = None
     stream_kib: float | None = None
+    turn_us: float | None = None
 
     @property
     def cpu_us_per_event(self) -> float:

@@ -131,6 +131,8 @@ class _Runs:
 
     def _once(self, scenario: Scenario, server: Server, mode: Mode) -> Measurement:
         time.sleep(SETTLE_S)
+        if server.turns is not None:
+            server.turns.forget()
         began, before = time.monotonic(), [stolen_s(core) for core in self._cores]
         found = self._generator.measure(
             mode,
@@ -142,4 +144,5 @@ class _Runs:
         )
         took = time.monotonic() - began
         stolen = max(stolen_s(core) - was for core, was in zip(self._cores, before, strict=True)) / took
-        return msgspec.structs.replace(found, stolen=stolen)
+        turn_us = None if server.turns is None else server.turns.longest_us
+        return msgspec.structs.replace(found, stolen=stolen, turn_us=turn_us)

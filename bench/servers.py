@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .loadgen import BenchError
+from .turns import TurnWatch
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 10.0
@@ -20,11 +21,12 @@ POLL_S = 0.002
 
 
 class Server(NamedTuple):
-    """A running server on loopback; the processes whose CPU time and memory are its; how long it took to start."""
+    """A running server on loopback; the processes whose CPU time and memory are its; how long it took to start; its turns."""
 
     port: int
     pids: tuple[int, ...] = ()
     start_ms: float | None = None
+    turns: TurnWatch | None = None
 
 
 @contextlib.contextmanager
@@ -39,7 +41,7 @@ def run(
     """The server that `command` starts in `directory`; it has started once `port`, given its log, knows one.
 
     Raises `BenchError` if it does not start, with the end of its log."""
-    log = directory / "log"
+    log, turns = directory / "log", TurnWatch(directory)
     with log.open("wb") as sink:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -47,7 +49,7 @@ def run(
             cwd=directory,
             stdout=sink,
             stderr=sink,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), **turns.environment},
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
     try:
@@ -56,7 +58,7 @@ def run(
                 raise BenchError(f"{Path(command[0]).name} did not start:\n{_tail(log)}")
             time.sleep(POLL_S)
         start_ms = (time.monotonic() - began) * 1e3
-        yield Server(found, tuple(descendants(process.pid)), start_ms)
+        yield Server(found, tuple(descendants(process.pid)), start_ms, turns)
     finally:
         process.terminate()
         try:

@@ -22,6 +22,7 @@ def measurement(
         latency_us=Percentiles(latency_us, latency_us, 2 * latency_us, 2 * latency_us),
         ttft_us=Percentiles(3 * latency_us, 3 * latency_us, 3 * latency_us, 3 * latency_us),
         stream_kib=cpu_us,
+        turn_us=latency_us,
     )
 
 
