@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-TURN_S = 0.003
+TURN_S = 0.002
 """What all of them together may take in one turn, and one stream's last bit of work: who comes with a single event waits
 about so long. What a read brings comes on top, which is why only one stream is let read in a turn."""
 
