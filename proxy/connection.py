@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.tcp_helpers import tcp_keepalive
+from aiohttp.http import HttpProcessingError
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -79,7 +79,8 @@ class Connection(web.RequestHandler):
         that lives longer than a moment, once."""
         if not self._probed and self.raw_transport is not None:
             self._probed = True
-            tcp_keepalive(self.raw_transport)
+            accepted = self.raw_transport.get_extra_info("socket")
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -119,13 +120,19 @@ class Connection(web.RequestHandler):
         if status >= 500:
             details = "internal_error"
             logger.error("a request could not be handled", exc_info=exc)
-        if isinstance(exc, LineTooLong):
-            line = exc.args[0] if exc.args else b""
-            target = isinstance(line, (bytes, bytearray)) and line.startswith((b"/", b"http"))
-            details = "uri_too_long" if target else "head_too_large"
-        elif isinstance(exc, BadHttpMessage) and "too many" in exc.message.lower():
-            details = "head_too_large"
+        if isinstance(exc, HttpProcessingError):
+            details = _too_large(exc) or details
         return self._keeper.refuse_malformed(self, details)
+
+
+def _too_large(exc: HttpProcessingError) -> str:
+    """Which limit a head is over, which aiohttp says in words only; "" where it is over none."""
+    message = exc.message.lower()
+    if message.startswith("got more than"):
+        line = exc.args[0] if exc.args else b""
+        target = isinstance(line, (bytes, bytearray)) and line.startswith((b"/", b"http"))
+        return "uri_too_long" if target else "head_too_large"
+    return "head_too_large" if "too many" in message else ""
 
 
 class Written(web.StreamResponse):

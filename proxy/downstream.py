@@ -16,7 +16,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp import EMPTY_PAYLOAD, StreamReader
 
 from .messages import ResponseHead, drop, head_bytes
 

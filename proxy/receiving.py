@@ -11,14 +11,14 @@ import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http import HttpProcessingError
 
 from .downstream import ClientReply
 from .errors import RequestError
 from .messages import Chunks, Fields, tokens
 
 if TYPE_CHECKING:
-    from aiohttp.web_request import BaseRequest
+    from aiohttp.web import BaseRequest
 
 _BROKEN = (web.RequestPayloadError, HttpProcessingError, ConnectionError, RuntimeError)
 _METHODS_REFUSED = ("CONNECT", "TRACE")

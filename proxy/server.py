@@ -35,7 +35,7 @@ from .turns import Turns
 from .values import TCPAddress, UnixAddress
 
 if TYPE_CHECKING:
-    from aiohttp.web_request import BaseRequest
+    from aiohttp.web import BaseRequest
 
 logger = logging.getLogger(__name__)
 
