@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -148,7 +149,87 @@ class Connection(connection.Connection):
 
 
 def check() -> None:
-    """Raises RuntimeError where the installed aiohttp is not built as `Connection` expects."""
+    """Raises RuntimeError where the installed aiohttp is not built as `Connection` expects. Needs a running loop."""
     missing = [name for name in _USED if not hasattr(RequestHandler, name)]
     if missing:
         raise RuntimeError(f"aiohttp {aiohttp.__version__} is built differently: {', '.join(missing)}")
+    try:
+        came = _rehearse()
+    except Exception as exc:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} works differently: {type(exc).__name__}") from exc
+    if came != _EXPECTED:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} works differently: requests do not come out as they went in")
+
+
+_READS = (  # two requests at once, the second one's body in two reads; one in chunks; one whose head is none
+    b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo",
+    b"dy",
+    b"POST /3 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    b"GET /4 HTTP/1.1\r\nHost : h\r\n\r\n",
+)
+_EXPECTED = ["GET /1", "POST /2", b"bo", b"dy", "POST /3", b"body", "malformed_request", "closed", "lost"]
+
+
+class _Rehearsal(asyncio.Transport):
+    """A transport to nowhere and who keeps its connection. `came` is what they were told, and the handler was asked."""
+
+    write_buffer_bytes = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[str | bytes] = []
+        self.running: Coroutine[Any, Any, None] | None = None  # of the connection, instead of a task
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.came.append(f"{request.method} {request.raw_path}")
+        while data := await request.content.readany():
+            self.came.append(data)
+        return connection.STAYS
+
+    def go_on(self) -> None:
+        while self.running is not None:
+            running, self.running = self.running, None
+            try:
+                running.send(None)
+            except StopIteration:  # its last act is to begin the next
+                continue
+            self.running = running  # it waits for more of a body
+            break
+
+    def connected(self, _: connection.Connection) -> bool:
+        return True
+
+    def disconnected(self, _: connection.Connection) -> None:
+        self.came.append("lost")
+
+    def refuse_malformed(self, _: connection.Connection, details: str) -> connection.Written:
+        self.came.append(details)
+        return connection.CLOSES
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def close(self) -> None:
+        if "closed" not in self.came:  # a connection that is lost is closed once more
+            self.came.append("closed")
+
+
+class _Rehearsed(Connection):
+    """Has no task: `_Rehearsal.go_on` does its work."""
+
+    def _begin_next(self) -> None:
+        if self._messages and not self._close:
+            cast(_Rehearsal, self._keeper).running = self._task_handler = cast(Any, self.start())
+
+
+def _rehearse() -> list[str | bytes]:
+    """What becomes of requests on a connection to nowhere: names that are there may mean something else."""
+    rehearsal = _Rehearsal()
+    manager = web.Server(rehearsal.handle, handler_cancellation=True)
+    connection = _Rehearsed(manager, rehearsal, loop=asyncio.get_running_loop(), access_log=None)
+    connection.connection_made(rehearsal)
+    for data in _READS:
+        connection.data_received(data)
+        rehearsal.go_on()
+    connection.connection_lost(None)
+    return rehearsal.came

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -134,12 +134,29 @@ async def test_a_body_that_comes_faster_than_it_is_read_is_read_on(scene: Scene)
     assert connection.idle_since is not None
 
 
-def test_the_installed_aiohttp_is_as_expected() -> None:
+async def test_the_installed_aiohttp_is_as_expected() -> None:
     takeover.check()
 
 
 @pytest.mark.parametrize("name", ["_handle_request", "_messages", "start"])
-def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_another_aiohttp_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delattr(RequestHandler, name)
     with pytest.raises(RuntimeError, match=name):
+        takeover.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "another"),
+    [
+        ("data_received", lambda self, data: None),  # no request ever comes
+        ("_handle_request", lambda self, request, started, handler: (STAYS, False)),  # cannot be awaited
+        ("_make_error_handler", lambda self, error: self._request_handler),  # what is no request is handled like one
+    ],
+    ids=["it gives nothing", "it raises", "it gives something else"],
+)
+async def test_an_aiohttp_that_has_the_names_but_works_differently_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, another: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(RequestHandler, name, another)
+    with pytest.raises(RuntimeError, match="works differently"):
         takeover.check()
