@@ -16,14 +16,16 @@ from .framing import Framing, breaks_off
 from .messages import Headers
 from .policy import Events
 
-TURN_EVENTS = 64
+TURN_EVENTS = 32
 """How many events one stream may be given in one turn of the loop."""
 
 TURN_BYTES = 65536
 """A read of so many bytes is one of a flood: the others have their turn before the next. An event loop would go on with the
 same stream (libuv: 32 reads of 256 KiB) while new ones wait for seconds."""
 
-_MOST_TURNS = 64  # that one read may take of somebody who only reads along
+_PIECE_BYTES = 16384  # of a larger read are cut at a time: 256 KiB can be tens of thousands of events
+
+_MOST_TURNS = 128  # that one read may take of somebody who only reads along
 
 _LATEST = 4  # an answer's end may have its usage, `[DONE]` and a comment behind it
 
@@ -79,7 +81,7 @@ class Intake:
 
     def feed(self, data: bytes) -> Events:
         """The events that one read completes, or the first of them. Raises `UpstreamError`."""
-        if self._decoder is None and not self.more:
+        if self._decoder is None and not self.more and len(data) <= _PIECE_BYTES:
             try:
                 frames = self._framer.feed(data)
             except EventTooLarge as exc:
@@ -150,7 +152,8 @@ class Intake:
     def _frames(self, data: bytes) -> Iterator[list[bytes]]:
         """The frames of one read, decoded and cut only as they are asked for."""
         if self._decoder is None:
-            yield from self._cut(data)
+            for start in range(0, len(data), _PIECE_BYTES):
+                yield from self._cut(data[start : start + _PIECE_BYTES])
             return
         try:
             for piece in self._decoder.feed(data):

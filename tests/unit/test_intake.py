@@ -9,7 +9,7 @@ import pytest
 from proxy.dialects import choose
 from proxy.dialects.base import Call, DialectStream
 from proxy.errors import UpstreamGarbage, UpstreamTruncated
-from proxy.framing import Framing
+from proxy.framing import Framing, SSEFramer
 from proxy.intake import TURN_EVENTS, Intake, Unread
 from proxy.messages import Headers, ResponseHead
 
@@ -78,6 +78,28 @@ def test_what_is_not_in_its_coding_is_refused() -> None:
     assert caught.value.details == "upstream_coding"
 
 
+def test_a_large_read_is_cut_as_its_events_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To cut tens of thousands of tiny events takes longer than all that else is done in a turn."""
+
+    class Counting(SSEFramer):
+        cut = 0
+
+        def feed(self, data: bytes) -> list[bytes]:
+            self.cut += len(data)
+            return super().feed(data)
+
+    framer = Counting(100)
+    reply = stream(SSE)
+    monkeypatch.setattr(reply, "framer", lambda limit: framer)
+    body = Intake(reply, Headers(), event_bytes=100, reply_bytes=200)
+    events = [event.raw for event in body.feed(b"data: 1\n\n" * 30_000)]
+    assert len(events) == TURN_EVENTS
+    assert framer.cut < 30_000
+    while body.more:
+        events += [event.raw for event in body.go_on()]
+    assert events == [b"data: 1\n\n"] * 30_000
+
+
 def test_many_events_come_in_turns_and_lose_nothing() -> None:
     events = b": x\n\n" * 1000
     for body, read in ((intake(), events), (intake(coding="gzip"), gzip(events))):
@@ -90,10 +112,10 @@ def test_many_events_come_in_turns_and_lose_nothing() -> None:
 
 def test_what_comes_while_there_is_more_waits_behind_it() -> None:
     body = intake()
-    got = [body.feed(b": x\n\n" * (TURN_EVENTS + 44)), body.feed(b"data: last\n\n")]
+    got = [body.feed(b": x\n\n" * (TURN_EVENTS + 4)), body.feed(b"data: last\n\n")]
     while body.more:
         got.append(body.go_on())
-    assert [len(turn) for turn in got] == [TURN_EVENTS, 44, 1]
+    assert [len(turn) for turn in got] == [TURN_EVENTS, 4, 1]
     assert got[-1][0].raw == b"data: last\n\n"
 
 

@@ -30,7 +30,7 @@ from proxy.errors import (
 from proxy.framing import Event
 from proxy.intake import TURN_BYTES, TURN_EVENTS
 from proxy.messages import Headers, Reply, ResponseHead
-from proxy.policy import Encoder, Ending, Events, Pause, PolicyStream, Sees, Stage, Stop
+from proxy.policy import Encoder, Ending, Events, Pause, PolicyStream, Sees, Stage, Stop, Verdict
 from proxy.relay import Relay
 from proxy.testing import make_request, sse
 from proxy.turns import Turns
@@ -321,9 +321,17 @@ def test_of_several_floods_one_is_read_in_a_turn() -> None:
 
 def test_a_flood_that_a_policy_held_waits_for_its_turn_when_the_policy_lets_go() -> None:
     """Else those that one event lets go, such as tokens for all of a key, would all be read at once."""
-    turns = TURN_BYTES // len(A) // TURN_EVENTS + 1
-    hooks = Hooks(events=in_turn(*[[]] * (turns - 1), Pause(1000, [], [comment("held")]), [comment("released")]))
-    scene = Scene(link(hooks)).begin(A * TURN_EVENTS * turns)
+    left = flood = TURN_BYTES // len(A) + 1
+
+    def hold_the_last(events: Events, now: float) -> Verdict:
+        nonlocal left
+        left -= len(events)
+        if left:
+            return [] if left > 0 else [comment("released")]
+        return Pause(1000, [], [comment("held")])
+
+    hooks = Hooks(events=hold_the_last)
+    scene = Scene(link(hooks)).begin(A * flood)
     while scene.loop.turn():
         pass
     assert scene.reading.paused
