@@ -119,7 +119,20 @@ def _streams(load: Load) -> str:
 _PACED, _CROWD = _streams(LOADS[Mode.PACED]), _streams(LOADS[Mode.CROWD])
 _SATURATED = f"{LOADS[Mode.SATURATED].streams} streams, one event in flight each"
 _SERIAL = "one exchange at a time"
-_FLOOD = f"{LOADS[Mode.FLOOD].streams - 1} flooding upstreams"
+_FLOODS = {
+    "events": "",
+    "tiny": ", events of 10 bytes",
+    "huge": ", events of 1 MB",
+    "bytes": ", byte by byte",
+    "unread": ", slow readers",
+}
+
+
+def _floods(load: Load) -> str:
+    return f"{load.streams - 1} flooding upstreams{_FLOODS[load.flood]}"
+
+
+_FLOOD = _floods(LOADS[Mode.FLOOD])
 
 FIGURES = (
     Figure("cpu_saturated", f"CPU per event, {_SATURATED}", "µs", Mode.SATURATED, "cpu_us_per_event"),
@@ -158,6 +171,11 @@ FIGURES = (
     Figure("crowd_p99", f"latency per event p99, {_CROWD}", "ms", Mode.CROWD, "latency_us.p99", 1e3),
     Figure("flood_first", f"the last stream's first byte, {_FLOOD}", "ms", Mode.FLOOD, "ttft_us.max", 1e3),
     Figure("flood_wait", f"longest wait of a paced stream beside {_FLOOD}", "ms", Mode.FLOOD, "latency_us.max", 1e3),
-    Figure("flood_turn", f"longest turn of the event loop, {_FLOOD}", "ms", Mode.FLOOD, "turn_us", 1e3),
+    *(
+        Figure(
+            f"{mode.value}_turn", f"longest turn of the event loop, {_floods(LOADS[mode])}", "ms", mode, "turn_us", 1e3
+        )
+        for mode in (Mode.FLOOD, Mode.TINY, Mode.HUGE, Mode.BYTES, Mode.UNREAD)
+    ),
 )
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}

@@ -43,6 +43,10 @@ class Mode(enum.Enum):
     PACED = "paced"
     CROWD = "crowd"
     FLOOD = "flood"
+    TINY = "tiny"
+    HUGE = "huge"
+    BYTES = "bytes"
+    UNREAD = "unread"
 
 
 class Load(NamedTuple):
@@ -52,6 +56,7 @@ class Load(NamedTuple):
     streams: int  # serial: exchanges, the first 20 to warm up
     events_per_s: int = 50  # of each stream; flood: of the one that is paced
     base_streams: int = 0  # memory is looked at with so many open, and with all
+    flood: str = "events"  # what it is of
 
     @property
     def open_files(self) -> int:
@@ -66,6 +71,10 @@ LOADS: Mapping[Mode, Load] = {
     Mode.PACED: Load("paced", 100, 50),
     Mode.CROWD: Load("paced", 4000, 1),
     Mode.FLOOD: Load("flood", 65, 200),
+    Mode.TINY: Load("flood", 17, 200, flood="tiny"),
+    Mode.HUGE: Load("flood", 17, 200, flood="huge"),
+    Mode.BYTES: Load("flood", 17, 200, flood="bytes"),
+    Mode.UNREAD: Load("flood", 17, 200, flood="unread"),
 }
 
 
@@ -149,6 +158,7 @@ class LoadGenerator:
         load, listener = LOADS[mode], self._listener.fileno()
         command = [str(self._program), f"--mode={load.word}", f"--listen-fd={listener}", f"--port={port}"]
         command += [f"--streams={load.streams}", f"--base-streams={load.base_streams}", f"--rate={load.events_per_s}"]
+        command += [f"--flood={load.flood}"]
         command += [f"--warm-s={WARM_S}", f"--seconds={seconds}"] + ([f"--coding={coding}"] if coding else [])
         command += [f"--header={line}" for line in headers] + [f"--pid={pid}" for pid in pids]
         try:

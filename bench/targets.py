@@ -80,7 +80,11 @@ TARGETS = (
     *(Target(figure, TWO_WORKERS, 1.1, 1.05, base=REDIS) for figure in _EVENTS),
     Target("crowd_p99", FULL, None, 50, base=None),
     *(Target("flood_first", scenario, 2000, 1000, base=None) for scenario in (PASS_THROUGH, FULL)),
-    *(Target("flood_turn", scenario, 10, 10, base=None) for scenario in (PASS_THROUGH, FULL)),
+    *(
+        Target(f"{flood}_turn", scenario, 10, 10, base=None)
+        for flood in ("flood", "tiny", "huge", "bytes", "unread")
+        for scenario in (PASS_THROUGH, FULL)
+    ),
 )
 
 

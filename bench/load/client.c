@@ -24,6 +24,8 @@ void open_stream(void) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (fd < 0) die("cannot open a socket: %s", strerror(errno));
+    int little = 1 << 14; // or the kernel takes megabytes of what nobody reads
+    if (options.flood == UNREAD && is_flooded(stream)) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
     if (connect(fd, (struct sockaddr *)&address, sizeof address))
         die("cannot connect to port %d: %s", options.port, strerror(errno));
     prepare_socket(fd);
@@ -48,8 +50,12 @@ void open_stream(void) {
 
 static void event_arrived(struct stream *stream, uint64_t now) {
     uint64_t mask = (1ull << (4 * STAMP_LETTERS)) - 1;
-    if (stream->received++ == 0) stream_began(stream, now);
-    else stream_moved(stream, (now - stream->stamp) & mask);
+    if (stream->received++ > 0) {
+        stream_moved(stream, (now - stream->stamp) & mask);
+        return;
+    }
+    stream_began(stream, now);
+    if (options.flood == UNREAD && is_flooded(stream)) watch_no_more(&stream->handler);
 }
 
 static void read_text(void *context, const char *text, size_t size) {

@@ -63,6 +63,8 @@ static void control(struct handler *handler, int operation, uint32_t what) {
 void watch(struct handler *handler) { control(handler, EPOLL_CTL_ADD, EPOLLIN); }
 void watch_writable_too(struct handler *handler) { control(handler, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT); }
 
+void watch_no_more(struct handler *handler) { control(handler, EPOLL_CTL_MOD, 0); }
+
 void hang_up(struct handler *handler) {
     close(handler->fd);
     handler->fd = -1;

@@ -26,6 +26,7 @@ void loop_begin(void (*timer_ready)(struct handler *));
 void loop_turn(void (*after_each)(void)); // waits for what is ready and handles it; `after_each` may be NULL
 void watch(struct handler *);
 void watch_writable_too(struct handler *);
+void watch_no_more(struct handler *);
 void hang_up(struct handler *);
 void wake_at(uint64_t when_ns);
 

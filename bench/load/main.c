@@ -9,8 +9,8 @@
 //                memory is looked at with so many streams open and with all
 //     saturated  every stream has one event in flight: the next is sent when the last one arrived
 //     serial     one exchange at a time, on connections of their own: time to first token and CPU per exchange
-//     flood      all streams but the last get as much as their connections take; the last one is paced, and since every
-//                stream waits its turn in the proxy's loop, its latency shows how long the longest turn was
+//     flood      all streams but the last get as much as their connections take; the last one is paced. With --flood that is
+//                events as ever, tiny ones in large chunks, events of a megabyte, single bytes, or events that nobody reads
 //
 // What cannot be measured honestly (bad status, lost events, a stream that ends early) ends the process with status 1.
 

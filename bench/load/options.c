@@ -15,6 +15,17 @@ static enum mode read_mode(const char *word) {
     die("--mode is paced, saturated, serial or flood");
 }
 
+static enum flood read_flood(const char *word) {
+    static const char *const words[] = {[OF_EVENTS] = "events",
+                                        [OF_TINY_EVENTS] = "tiny",
+                                        [OF_HUGE_EVENTS] = "huge",
+                                        [OF_BYTES] = "bytes",
+                                        [UNREAD] = "unread"};
+    for (int flood = 0; flood < 5; flood++)
+        if (!strcmp(word, words[flood])) return flood;
+    die("--flood is events, tiny, huge, bytes or unread");
+}
+
 static void add_header(const char *line) {
     if (strlen(options.headers) + strlen(line) + 3 > sizeof options.headers) die("too many headers");
     strcat(strcat(options.headers, line), "\r\n");
@@ -27,11 +38,13 @@ void read_options(int count, char **values) {
         {"base-streams", required_argument, 0, 'b'}, {"rate", required_argument, 0, 'r'},
         {"warm-s", required_argument, 0, 'w'},       {"seconds", required_argument, 0, 's'},
         {"coding", required_argument, 0, 'c'},       {"header", required_argument, 0, 'h'},
-        {"pid", required_argument, 0, 'i'},          {0},
+        {"pid", required_argument, 0, 'i'},          {"flood", required_argument, 0, 'f'},
+        {0},
     };
     for (int name; (name = getopt_long(count, values, "", names, NULL)) != -1;) {
         switch (name) {
         case 'm': options.mode = read_mode(optarg); break;
+        case 'f': options.flood = read_flood(optarg); break;
         case 'l': options.listen_fd = atoi(optarg); break;
         case 'p': options.port = atoi(optarg); break;
         case 'n': options.streams = atoi(optarg); break;

@@ -5,9 +5,11 @@
 enum { MAX_PIDS = 64 };
 
 enum mode { PACED, SATURATED, SERIAL, FLOOD };
+enum flood { OF_EVENTS, OF_TINY_EVENTS, OF_HUGE_EVENTS, OF_BYTES, UNREAD };
 
 extern struct options {
     enum mode mode;
+    enum flood flood;
     int listen_fd;    // bound and listening: the mock upstream's
     int port;         // of the proxy under test, on loopback
     int streams;      // in serial mode: exchanges

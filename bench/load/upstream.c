@@ -28,7 +28,8 @@ static const char DONE[] = "data: [DONE]\n\n";
 static const char REPLY_HEAD[] = "HTTP/1.1 200 OK\r\nServer: mock\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                                  "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-enum { FLOOD_EVENTS = 64, FLOOD_EVENT_BYTES = sizeof UNSTAMPED - 1 + sizeof "f0\r\n\r\n" };
+static const char TINY[] = "data: {}\n\n";
+enum { FLOOD_EVENTS = 64, TINY_EVENTS = 8192, HUGE_TEXT_BYTES = 1000000 }; // an event may have 1 MiB
 
 static int http_chunk(char *out, const char *data) { return sprintf(out, "%zx\r\n%s\r\n", strlen(data), data); }
 
@@ -54,12 +55,39 @@ void finish(struct stream *stream) {
     send_all(stream->source->handler.fd, data, size);
 }
 
+// What a flood sends again and again: HTTP chunks.
+static size_t make_flood(char *out) {
+    char *const begin = out;
+    switch (options.flood) {
+    case OF_TINY_EVENTS:
+        out += sprintf(out, "%zx\r\n", TINY_EVENTS * (sizeof TINY - 1));
+        for (int i = 0; i < TINY_EVENTS; i++) out = stpcpy(out, TINY);
+        out = stpcpy(out, "\r\n");
+        break;
+    case OF_HUGE_EVENTS: {
+        char *event = room_for(1, HUGE_TEXT_BYTES + MESSAGE_BYTES);
+        char *end = stpcpy(event, CHUNK_HEAD "{\"content\":\"");
+        while (end < event + HUGE_TEXT_BYTES) end = stpcpy(end, " as much as fits so");
+        stpcpy(end, "\"},\"logprobs\":null,\"finish_reason\":null" CHUNK_TAIL);
+        out += http_chunk(out, event);
+        free(event);
+        break;
+    }
+    default:
+        for (int i = 0; i < FLOOD_EVENTS; i++) out += http_chunk(out, UNSTAMPED);
+    }
+    return out - begin;
+}
+
 static void flood(struct source *source) {
-    static char data[FLOOD_EVENTS * FLOOD_EVENT_BYTES + 1];
+    static char *data;
     static size_t size;
-    if (!size)
-        for (int i = 0; i < FLOOD_EVENTS; i++) size += http_chunk(data + size, UNSTAMPED);
-    ssize_t taken = send(source->handler.fd, data + source->flood_place, size - source->flood_place, MSG_NOSIGNAL);
+    if (!data) {
+        data = room_for(1, HUGE_TEXT_BYTES + 2 * MESSAGE_BYTES);
+        size = make_flood(data);
+    }
+    size_t part = options.flood == OF_BYTES ? 1 : size - source->flood_place;
+    ssize_t taken = send(source->handler.fd, data + source->flood_place, part, MSG_NOSIGNAL);
     if (taken > 0) source->flood_place = (source->flood_place + taken) % size;
     else if (errno != EAGAIN) die("the proxy broke off a flooding stream: %s", strerror(errno));
 }

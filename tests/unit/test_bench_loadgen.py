@@ -21,6 +21,10 @@ SMALL: Mapping[Mode, Load] = {
     Mode.PACED: Load("paced", 10, 100),
     Mode.CROWD: Load("paced", 40, 20),
     Mode.FLOOD: Load("flood", 5, 200),
+    Mode.TINY: Load("flood", 5, 200, flood="tiny"),
+    Mode.HUGE: Load("flood", 3, 200, flood="huge"),
+    Mode.BYTES: Load("flood", 5, 200, flood="bytes"),
+    Mode.UNREAD: Load("flood", 5, 200, flood="unread"),
 }
 
 
